@@ -1,0 +1,41 @@
+"""Network definitions. `build` makes a network from its name, with fresh weights."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from course_lib.nets.lenet import LeNet5, LeNet300100
+from course_lib.nets.resnet import BasicBlock, ResNet, resnet8, resnet20
+from course_lib.nets.training import augment, fit
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "lenet-300-100": LeNet300100,
+    "lenet-5": LeNet5,
+    "resnet-8": resnet8,
+    "resnet-20": resnet20,
+}
+
+
+def build(name: str, **options) -> nn.Module:
+    """Make the network `name` with fresh weights from torch's global generator.
+
+    Raises:
+        ValueError: there is no network of that name; the message lists those there are.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"name must be one of {', '.join(NETWORKS)}, got {name!r}")
+    return NETWORKS[name](**options)
+
+
+__all__ = [
+    "NETWORKS",
+    "BasicBlock",
+    "LeNet5",
+    "LeNet300100",
+    "ResNet",
+    "augment",
+    "build",
+    "fit",
+    "resnet8",
+    "resnet20",
+]

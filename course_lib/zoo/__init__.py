@@ -1,0 +1,102 @@
+"""Trained checkpoints with their model cards: `load("resnet-20")`."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from course_lib.nets import build
+
+_FOLDER = Path(__file__).parent / "checkpoints"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, truncated or altered; the message names the file and the cure."""
+
+
+def names() -> list[str]:
+    """The checkpoints that there are, in order of name."""
+    return sorted(path.stem for path in _FOLDER.glob("*.json"))
+
+
+def card(name: str) -> dict[str, Any]:
+    """The model card of checkpoint `name`: network, data, recipe, minutes, hardware, test accuracy in percent.
+
+    Raises:
+        CheckpointError: there is none of that name, or its card cannot be read.
+    """
+    path = _FOLDER / f"{name}.json"
+    if name not in names():
+        raise CheckpointError(f"There is no checkpoint {name!r}. There are: {', '.join(names())}.")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}). Cure: {_cure(path)}") from error
+
+
+def load(name: str) -> nn.Module:
+    """The trained network `name`, in evaluation mode.
+
+    Raises:
+        CheckpointError: there is none of that name, or its file is missing, truncated or altered.
+    """
+    described = card(name)
+    path = _FOLDER / f"{name}.safetensors"
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing. Cure: {_cure(path)}")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != described["sha256"]:
+        raise CheckpointError(
+            f"{path} ({len(content)} of {described['bytes']} bytes) is not the file that its model card describes: "
+            f"it was cut short or altered. Cure: {_cure(path)}"
+        )
+    network = build(described["network"], **described["options"])
+    try:
+        network.load_state_dict(load_tensors(content))
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not fit {described['network']}: {str(error).splitlines()[0]}") from error
+    return network.eval()
+
+
+def save(network: nn.Module, name: str, described: dict[str, Any], **options: Any) -> Path:
+    """Write checkpoint `name` and its model card.
+
+    Args:
+        network: its weights are saved; the network itself is rebuilt by `nets.build(described["network"], **options)`,
+            where a card without "network" takes `name`.
+        described: what the model card says beside name, network, options, bytes and SHA-256.
+    """
+    _FOLDER.mkdir(exist_ok=True)
+    path = _FOLDER / f"{name}.safetensors"
+    content = save_tensors({key: value.detach().clone().contiguous() for key, value in network.state_dict().items()})
+    written = {
+        "name": name,
+        "network": name,
+        "options": options,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        **described,
+    }
+    _replace(path, content)
+    _replace(path.with_suffix(".json"), (json.dumps(written, indent=2) + "\n").encode())
+    return path
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write all of `content` or leave the file as it was."""
+    new = path.with_name(path.name + ".new")
+    try:
+        new.write_bytes(content)
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _cure(path: Path) -> str:
+    return f"`git checkout -- course_lib/zoo/checkpoints/{path.name}`, or install the course again."

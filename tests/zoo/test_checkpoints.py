@@ -1,0 +1,98 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+from course_lib import zoo
+from course_lib.data import fashion_mnist
+from course_lib.nets import build
+
+FLOORS = {"lenet-300-100": 89.5, "lenet-5": 90.5, "resnet-8": 92.0, "resnet-20": 93.5}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A zoo of its own with a small checkpoint named tiny."""
+    monkeypatch.setattr(zoo, "_FOLDER", tmp_path)
+    torch.manual_seed(0)
+    zoo.save(build("resnet-8", widths=(2, 3, 4)), "tiny", {"network": "resnet-8"}, widths=(2, 3, 4))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_checkpoints_reach_their_accuracy_on_all_test_images_and_their_cards_say_so(name):
+    network, test = zoo.load(name), fashion_mnist("test")
+    with torch.inference_mode():
+        right = sum(int((network(images).argmax(1) == labels).sum()) for images, labels in test.batches(500))
+    assert right / 100 >= FLOORS[name]
+    assert zoo.card(name)["test_accuracy_percent"] == pytest.approx(right / 100, abs=0.05)
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_each_model_card_tells_data_recipe_time_and_hardware(name):
+    card = zoo.card(name)
+    assert {"data", "recipe", "minutes", "hardware", "test_accuracy_percent", "licence"} <= card.keys()
+    assert card["recipe"]["seed"] is not None and card["recipe"]["epochs"] >= 1
+
+
+def test_what_was_saved_is_loaded_with_its_options_and_in_evaluation_mode(folder):
+    torch.manual_seed(0)
+    original = build("resnet-8", widths=(2, 3, 4)).eval()
+    loaded = zoo.load("tiny")
+    images = torch.randn(3, 1, 28, 28)
+    assert torch.equal(loaded(images), original(images))
+    assert not loaded.training
+    assert zoo.names() == ["tiny"]
+
+
+def test_half_a_checkpoint_is_refused_in_one_line_with_its_cure_and_kept(folder):
+    path = folder / "tiny.safetensors"
+    half = path.read_bytes()[: path.stat().st_size // 2]
+    path.write_bytes(half)
+    with pytest.raises(zoo.CheckpointError, match=r"cut short or altered. Cure: `git checkout") as raised:
+        zoo.load("tiny")
+    assert "\n" not in str(raised.value)
+    assert path.read_bytes() == half
+
+
+def test_a_single_altered_byte_is_noticed(folder):
+    path = folder / "tiny.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(zoo.CheckpointError, match="altered"):
+        zoo.load("tiny")
+
+
+def test_missing_files_and_broken_cards_are_named(folder):
+    with pytest.raises(zoo.CheckpointError, match=r"no checkpoint 'large'. There are: tiny"):
+        zoo.load("large")
+    shutil.copy(folder / "tiny.json", folder / "lost.json")
+    with pytest.raises(zoo.CheckpointError, match="lost.safetensors is missing"):
+        zoo.load("lost")
+    (folder / "tiny.json").write_text("{")
+    with pytest.raises(zoo.CheckpointError, match="tiny.json is not JSON"):
+        zoo.load("tiny")
+
+
+def test_a_checkpoint_that_does_not_fit_its_network_is_refused(folder):
+    path = folder / "tiny.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"options": {"widths": [2, 3, 5]}}))
+    with pytest.raises(zoo.CheckpointError, match="does not fit resnet-8"):
+        zoo.load("tiny")
+
+
+def test_a_full_disk_while_saving_leaves_the_old_checkpoint_whole(folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full_disk(path, content):
+        with path.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        zoo.save(build("lenet-300-100"), "tiny", {})
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

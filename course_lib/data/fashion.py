@@ -3,7 +3,8 @@
 The full 60,000 training images come from the first of: the folder in the environment variable
 `SMALLFAST_FASHION_MNIST`, Debian's package `dataset-fashion-mnist`, the course's cache, torchvision's download.
 
-Source: Xiao et al. 2017, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms" (MIT licence).
+Source: Xiao et al. 2017, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms";
+MIT licence, copyright Zalando SE.
 """
 
 import gzip
@@ -111,8 +112,9 @@ def _download(folder: Path) -> Path:
         FashionMNIST(str(folder.parents[1]), train=True, download=True)
     except Exception as error:
         raise DataError(
-            f"The full Fashion-MNIST cannot be downloaded ({type(error).__name__}: {error}). Cure: install Debian's package "
-            "dataset-fashion-mnist, or put its four .gz files into a folder and set SMALLFAST_FASHION_MNIST to it."
+            f"The full Fashion-MNIST cannot be downloaded ({type(error).__name__}: {error}). Cure: install Debian's "
+            "package dataset-fashion-mnist, or put its four .gz files into a folder and name that in "
+            "SMALLFAST_FASHION_MNIST."
         ) from error
     return folder
 
@@ -141,7 +143,7 @@ def _read_checked(path: Path) -> bytearray:
 
 
 def _set_aside(path: Path, fault: str) -> str:
-    """Rename a damaged file of the course's own folders; files of other owners stay as they are. Returns the message."""
+    """Rename a damaged file of the course's own folders, leave those of other owners; returns the message."""
     if path.parent == _EMBEDDED or cache_folder() in path.parents:
         aside = next(p for n in range(1, 1000) if not (p := path.with_name(f"{path.name}.damaged-{n}")).exists())
         try:

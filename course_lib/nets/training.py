@@ -11,7 +11,9 @@ from course_lib.data import Split
 
 
 def augment(images: Tensor, shift: int, erase: bool, generator: torch.Generator) -> Tensor:
-    """Mirror each image with probability 1/2 and move it by up to `shift` pixels; with `erase`, hide a rectangle in half of them.
+    """Mirror and move each image at random, and perhaps hide a part of it.
+
+    An image is mirrored with probability 1/2, and moved by up to `shift` pixels along each axis.
 
     Args:
         images: (batch, 1, height, width), at least 12 pixels high and wide.

@@ -105,9 +105,8 @@ def train(network: nn.Module, recipe: Recipe, state_file: Path, log=print) -> di
         losses = list(train_epoch(network, data, optimizer, recipe, epoch))
         seconds += time.perf_counter() - begin
         accuracy = evaluate(network, test)
-        log(
-            f"epoch {epoch + 1}/{recipe.epochs}  loss {sum(losses) / len(losses):.4f}  test {accuracy:.2f} %  {seconds:.0f} s"
-        )
+        loss = sum(losses) / len(losses)
+        log(f"epoch {epoch + 1}/{recipe.epochs}  loss {loss:.4f}  test {accuracy:.2f} %  {seconds:.0f} s")
         state = {
             "recipe": asdict(recipe),
             "network": network.state_dict(),

@@ -40,7 +40,7 @@ class Recipe:
 RECIPES = {
     "lenet-300-100": Recipe(epochs=25, learning_rate=0.05, weight_decay=1e-4, shift=0),
     "lenet-5": Recipe(epochs=20, learning_rate=0.05, weight_decay=5e-4, shift=1),
-    "resnet-8": Recipe(epochs=25, learning_rate=0.1, bfloat16=True),
+    "resnet-8": Recipe(epochs=12, learning_rate=0.1, bfloat16=True),
     "resnet-20": Recipe(epochs=30, learning_rate=0.1, erase=True, bfloat16=True),
 }
 

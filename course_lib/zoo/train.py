@@ -9,14 +9,16 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from course_lib.bench import accuracy as measure_accuracy
 from course_lib.data import Split, fashion_mnist
 from course_lib.nets import augment, build
 
@@ -74,15 +76,7 @@ def train_epoch(
         yield loss.item()
 
 
-@torch.inference_mode()
-def evaluate(network: nn.Module, data: Split, batch: int = 500) -> float:
-    """Accuracy in percent, in float32."""
-    network.eval()
-    right = sum(int((network(images).argmax(1) == labels).sum()) for images, labels in data.batches(batch))
-    return 100 * right / len(data.labels)
-
-
-def train(network: nn.Module, recipe: Recipe, state_file: Path, log=print) -> dict:
+def train(network: nn.Module, recipe: Recipe, state_file: Path, log: Callable[[str], None] = print) -> dict[str, Any]:
     """Train `network` in place, going on from `state_file` where it exists. Returns what the model card says."""
     data, test = fashion_mnist("train", full=True), fashion_mnist("test")
     network.to(memory_format=torch.channels_last)
@@ -99,12 +93,12 @@ def train(network: nn.Module, recipe: Recipe, state_file: Path, log=print) -> di
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         start, seconds = state["epoch"], state["seconds"]
-    accuracy = evaluate(network, test)
+    accuracy = measure_accuracy(network, test)
     for epoch in range(start, recipe.epochs):
         begin = time.perf_counter()
         losses = list(train_epoch(network, data, optimizer, recipe, epoch))
         seconds += time.perf_counter() - begin
-        accuracy = evaluate(network, test)
+        accuracy = measure_accuracy(network, test)
         loss = sum(losses) / len(losses)
         log(f"epoch {epoch + 1}/{recipe.epochs}  loss {loss:.4f}  test {accuracy:.2f} %  {seconds:.0f} s")
         state = {
@@ -121,7 +115,7 @@ def train(network: nn.Module, recipe: Recipe, state_file: Path, log=print) -> di
         "data": f"Fashion-MNIST, all {len(data.labels)} training images",
         "recipe": asdict(recipe),
         "minutes": round(seconds / 60, 1),
-        "hardware": f"{torch.get_num_threads()} threads of {cpu_name()}, torch {torch.__version__}",
+        "hardware": f"{torch.get_num_threads()} thread(s) of {cpu_name()}, torch {torch.__version__}",
         "test_images": len(test.labels),
         "test_accuracy_percent": round(accuracy, 2),
         "licence": "MIT, as the course; the data is MIT, copyright Zalando SE",

@@ -1,0 +1,72 @@
+# Small & Fast. On Windows, or without make: see README.md, "Without make".
+
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$name -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$name; exit; }; \
+	done; echo python3)
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-compile $$([ -t 2 ] || echo --quiet) -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help lab tour test lint build bench constraints picture
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+lab: .venv/.course ## install what is missing, prepare work/, open JupyterLab on the start page
+	@$(BIN)/course lab
+
+tour: .venv/.course ## the course in two minutes, without a browser
+	@$(BIN)/course tour
+
+test: .venv/.dev lint ## everything that CI runs
+	$(BIN)/course build --check
+	$(BIN)/course build
+	OMP_NUM_THREADS=1 $(PYTEST) --numprocesses=2 --dist=loadscope --ignore=tests/browser
+	OMP_NUM_THREADS=1 SMALLFAST_RESULTS=$(CURDIR)/build/results $(PYTEST) --numprocesses=2 --dist=loadscope --nbval-lax build/course/source
+	$(PYTEST) tests/browser
+
+lint: .venv/.dev ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+build: .venv/.course ## the lessons in solutions/ become notebooks
+	@$(BIN)/course build
+
+bench: .venv/.peers ## this library beside its peers; the tables go to docs/benchmarks/
+	@set -e; for file in benchmarks/[a-z]*.py; do echo "$$file"; $(BIN)/python "$$file"; done
+
+picture: .venv/.course ## the README's picture, from measured results
+	@$(BIN)/python docs/make_picture.py
+
+constraints: .venv/.dev .venv/.peers ## constraints.txt from what is installed
+	@$(BIN)/python .ci/constraints.py
+
+# Each file says what .venv holds; it is older than pyproject.toml or constraints.txt when .venv needs an update.
+.venv/.course: pyproject.toml constraints.txt | .venv/.made
+	@echo "Installing the course into .venv (once; a few minutes, most of them for PyTorch) ..."
+	@$(INSTALL) -e .
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/.made
+	@echo "Installing the course and its tests' tools into .venv (once; a few minutes) ..."
+	@$(INSTALL) -e '.[dev]'
+	@touch $@ .venv/.course
+
+.venv/.peers: pyproject.toml constraints.txt | .venv/.made
+	@echo "Installing the course and the libraries that it is compared with into .venv (once) ..."
+	@$(INSTALL) -e '.[peers]'
+	@touch $@ .venv/.course
+
+.venv/.made:
+	@version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null); \
+	case "$$version" in \
+	3.10|3.11|3.12|3.13) ;; \
+	"") echo "There is no $(PYTHON) here. Cure: install Python 3.10 to 3.13, or name one: make lab PYTHON=/path/to/python3.12" >&2; exit 1;; \
+	*) echo "$(PYTHON) is Python $$version, the course needs 3.10 to 3.13. Cure: install one of them, or name it: make lab PYTHON=/path/to/python3.12" >&2; exit 1;; \
+	esac
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	echo "$(PYTHON) cannot make virtual environments. Cure: install its venv package (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@touch $@

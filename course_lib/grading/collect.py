@@ -1,0 +1,80 @@
+"""Find what was handed in: which file of a folder is whose, and for which lesson."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from course_lib.authoring import Lesson
+from course_lib.grading.rebuild import NotebookError, lesson_of
+from course_lib.grading.results import Problem
+
+_SEPARATORS = " -_.,"
+_UNUSABLE = set("[]*?")  # nbgrader takes a student's name for a file pattern
+
+
+@dataclass(frozen=True)
+class HandedIn:
+    """One notebook of one student."""
+
+    student: str
+    lesson: Lesson
+    path: Path
+
+
+def collect(submitted: Path, chapter: str, lessons: Sequence[Lesson]) -> tuple[list[HandedIn], list[Problem]]:
+    """The notebooks in the folder `submitted`, and what is wrong with it.
+
+    Known are nbgrader's layout, `<student>/<chapter>/<lesson>.ipynb`, the same without the chapter's folder, and a flat
+    folder of notebooks that are named after their students: `<student>.ipynb`, with the lesson's name before or behind
+    it where a chapter has several. A file that is not named after its lesson is known by its answer cells.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    if not submitted.is_dir():
+        raise FileNotFoundError(2, "There is no such folder of submissions", str(submitted))
+    found: dict[tuple[str, str], HandedIn] = {}
+    problems: list[Problem] = []
+    for entry in sorted(submitted.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            student, paths = entry.name, _notebooks(entry, chapter)
+            if not paths:
+                problems.append(Problem(student, "", f"there is no notebook of {chapter} in {entry}"))
+        elif entry.suffix == ".ipynb":
+            student, paths = _student_of(entry, lessons), [entry]
+        else:
+            continue
+        if _UNUSABLE & set(student):
+            problems.append(Problem(student, "", "nbgrader cannot work with [ ] * ? in a student's name: rename it"))
+            continue
+        for path in paths:
+            named = [lesson for lesson in lessons if lesson.name == path.stem]
+            try:
+                lesson = named[0] if named else lesson_of(path, lessons)
+            except NotebookError as error:
+                problems.append(Problem(student, "", str(error)))
+                continue
+            if path.is_symlink():
+                problems.append(Problem(student, lesson.name, f"{path} is a link to another file"))
+            elif (student, lesson.name) in found and not named:
+                problems.append(Problem(student, lesson.name, f"{path} is a second notebook of this lesson; not read"))
+            else:
+                if earlier := found.get((student, lesson.name)):
+                    problems.append(Problem(student, lesson.name, f"{earlier.path} is a second notebook; not read"))
+                found[student, lesson.name] = HandedIn(student, lesson, path)
+    return list(found.values()), problems
+
+
+def _notebooks(folder: Path, chapter: str) -> list[Path]:
+    inner = folder / chapter
+    return sorted(path for path in (inner if inner.is_dir() else folder).glob("*.ipynb") if path.name[0] != ".")
+
+
+def _student_of(path: Path, lessons: Sequence[Lesson]) -> str:
+    for lesson in lessons:
+        student = path.stem.replace(lesson.name, "").strip(_SEPARATORS)
+        if student and student != path.stem:
+            return student
+    return path.stem

@@ -1,0 +1,62 @@
+"""Run the checks of a lesson against a function. Nothing here knows where the function comes from.
+
+Each check stands alone: the lesson's imports, the function under its name, nothing else.
+"""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from course_lib.grading.player import CELL, DangerousAnswer, explain, fix_seeds, is_dangerous, said, shortened
+
+CHECK = "<check>"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one check says: passed, or the message for the learner."""
+
+    passed: bool
+    message: str = ""
+
+
+def run_check(source: str, visible: str, name: str, function: Callable[..., Any], names: dict[str, Any]) -> Verdict:
+    """Run the check `source` on `function`, which it knows as `name`.
+
+    Args:
+        source: the whole check.
+        visible: the part that the learner can see; only its lines are quoted.
+        name: of the function.
+        function: to be checked.
+        names: the lesson's imports; they are copied, not changed.
+
+    Raises:
+        DangerousAnswer: the function leaves Python or takes all memory.
+    """
+    space = {**names, name: function}
+    fix_seeds()
+    code = compile(source, CHECK, "exec")
+    try:
+        exec(code, space)
+    except BaseException as error:
+        if is_dangerous(error):
+            raise DangerousAnswer(explain(error)) from None
+        return Verdict(False, _message(error, source, visible, name))
+    return Verdict(True)
+
+
+def _message(error: BaseException, source: str, visible: str, name: str) -> str:
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    if any(filename == CELL for filename, _ in frames):
+        return explain(error)
+    if isinstance(error, AssertionError) and said(error):
+        return said(error)
+    lines = [line for filename, line in frames if filename == CHECK]
+    quoted = source.splitlines()[lines[-1] - 1].strip() if lines else ""
+    if quoted not in (line.strip() for line in visible.splitlines()):
+        quoted = ""
+    if isinstance(error, AssertionError):
+        return shortened(f"This should hold: `{quoted.removeprefix('assert ')}`") if quoted else "A hidden check fails."
+    asked = f" at `{quoted}`" if quoted else ""
+    return shortened(f"The check cannot work with what {name} returns: {type(error).__name__}: {said(error)}{asked}")

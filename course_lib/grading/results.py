@@ -1,0 +1,168 @@
+"""What grading finds out: one exercise, one notebook, one class."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Status = Literal["passed", "failed", "not started"]
+_MARK = {"passed": ("passed", "green"), "failed": ("failed", "red"), "not started": ("not started", "dim")}
+
+
+@dataclass(frozen=True)
+class ExerciseResult:
+    """One exercise of one notebook.
+
+    `message` is the question of the first check that failed, or one line about the exception; empty when all passed.
+    `misconception` is what the answer bank says about a wrong answer that behaves alike, None when there is none.
+    `withheld` tells why the answer must not run in a notebook kernel (it ended its process, it never ended, or it hands
+    the task to the library); None for every other answer.
+    """
+
+    exercise: str
+    status: Status
+    points: float
+    max_points: float
+    message: str = ""
+    misconception: str | None = None
+    seconds: float = 0.0
+    withheld: str | None = None
+
+
+@dataclass(frozen=True)
+class WrittenResult:
+    """One written answer: a person gives its points."""
+
+    written: str
+    answered: bool
+    max_points: float
+
+
+@dataclass(frozen=True)
+class NotebookResult:
+    """One notebook of one learner. `notes` tell what was odd about the file without costing points."""
+
+    lesson: str
+    exercises: list[ExerciseResult]
+    written: list[WrittenResult] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def points(self) -> float:
+        """Points that the checks gave; written answers are not among them."""
+        return sum(result.points for result in self.exercises)
+
+    @property
+    def max_points(self) -> float:
+        """Points that the checks can give."""
+        return sum(result.max_points for result in self.exercises)
+
+    def __rich__(self) -> RenderableType:
+        table = Table(title=self.lesson, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        table.add_column("exercise", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        table.add_column("points", justify="right", no_wrap=True)
+        table.add_column("what to look at", overflow="fold")
+        for result in self.exercises:
+            word, style = _MARK[result.status]
+            remark = Text(result.message)
+            if result.misconception:
+                remark.append(f"\n{behaves_like(result.misconception)}", style="yellow")
+            table.add_row(result.exercise, Text(word, style=style), _of(result.points, result.max_points), remark)
+        for written in self.written:
+            state = Text("for a person", "cyan") if written.answered else Text("not answered", "dim")
+            table.add_row(written.written, state, f"– / {written.max_points:g}", "")
+        notes = [Text(note, style="dim") for note in self.notes]
+        return Group(table, *notes, Text(f"{_of(self.points, self.max_points)} points", style="bold"))
+
+
+def behaves_like(misconception: str) -> str:
+    """The sentence in which a learner reads about a misconception."""
+    return f'This behaves like: "{misconception}"'
+
+
+def _of(points: float, maximum: float) -> str:
+    return f"{points:g} / {maximum:g}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A student's points for one exercise or written answer, as the gradebook has them; None: a person has to say."""
+
+    student: str
+    lesson: str
+    exercise: str
+    points: float | None
+    max_points: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What could not be graded, or should be looked at, and why. `lesson` is empty where it is not known."""
+
+    student: str
+    lesson: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class GradeResult:
+    """A graded class.
+
+    Attributes:
+        graded: the students whose notebooks were graded in this run.
+        scores: of every student in the gradebook who handed in this chapter.
+        problems: what could not be graded.
+        doubts: where nbgrader's points differ from those of the separate check.
+        misconceptions: (exercise, misconception, students), the most common first.
+        csv, feedback, gradebook: where the results lie.
+    """
+
+    chapter: str
+    graded: list[str]
+    scores: list[Score]
+    problems: list[Problem]
+    doubts: list[Problem]
+    misconceptions: list[tuple[str, str, int]]
+    csv: Path
+    feedback: Path
+    gradebook: Path
+
+    @property
+    def waiting(self) -> int:
+        """Written answers that wait for a person."""
+        return sum(score.points is None for score in self.scores)
+
+    def __rich__(self) -> RenderableType:
+        lessons = list(dict.fromkeys(score.lesson for score in self.scores))
+        table = Table(title=self.chapter, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        table.add_column("student", overflow="fold")
+        for heading in [*lessons, "points"]:
+            table.add_column(heading, justify="right", overflow="fold")
+        for student in dict.fromkeys(score.student for score in self.scores):
+            own = [score for score in self.scores if score.student == student]
+            parts = [[score for score in own if score.lesson == lesson] for lesson in lessons]
+            table.add_row(student, *(_sum(part) for part in parts), _sum(own))
+        lines: list[RenderableType] = [table]
+        if self.waiting:
+            lines.append(
+                Text(f"+ : {self.waiting} written answers wait for a person, in nbgrader's formgrader", "cyan")
+            )
+        for heading, found, style in (("Not graded", self.problems, "red"), ("Look at these", self.doubts, "yellow")):
+            if found:
+                lines.append(Text(f"\n{heading}", "bold"))
+                lines += [Text(f"{each.student} {each.lesson}: {each.reason}", style) for each in found]
+        if self.misconceptions:
+            lines.append(Text("\nMost common misconceptions", "bold"))
+            lines += [Text(f"{count} × {exercise}: {said}") for exercise, said, count in self.misconceptions[:10]]
+        lines.append(Text(f"\nscores    {self.csv}\nfeedback  {self.feedback}\ngradebook {self.gradebook}"))
+        return Group(*lines)
+
+
+def _sum(scores: list[Score]) -> str:
+    points = _of(sum(score.points or 0 for score in scores), sum(score.max_points for score in scores))
+    return points + (" +" if any(score.points is None for score in scores) else "")

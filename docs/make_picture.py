@@ -1,0 +1,161 @@
+"""Measure every network of the zoo for README.md: `make picture`, on a machine that does nothing else.
+
+Writes docs/costs.json (what was measured, with its hardware), docs/costs.png, and the table in README.md between its
+two markers. With `--draw-only`, picture and table are made from docs/costs.json again, and nothing is measured.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from course_lib import __version__, bench, zoo
+from course_lib.bench import TECHNIQUE_COLOURS, TECHNIQUE_MARKERS, Cost
+from course_lib.data import fashion_mnist
+from course_lib.pruning.export import export_onnx, onnx_session
+from course_lib.zoo.train import cpu_name
+
+ROOT = Path(__file__).resolve().parents[1]
+COSTS, PICTURE, README = ROOT / "docs" / "costs.json", ROOT / "docs" / "costs.png", ROOT / "README.md"
+BEGIN, END = "<!-- measured: written by docs/make_picture.py -->", "<!-- end of what was measured -->"
+BATCHES = (1, 64)
+HEADLINE = ("resnet-20", "resnet-20-pruned")
+
+
+def measure_zoo() -> dict[str, Any]:
+    """What each network of the zoo costs in ONNX Runtime, timed in turns on one thread, as plain data for JSON."""
+    import onnxruntime
+
+    test = fashion_mnist("test")
+    sample = test.images[:1]
+    costs, sessions = [], {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in zoo.names():
+            network = zoo.load(name)
+            technique = "pruning" if "made_from" in zoo.card(name) else "dense"
+            path = export_onnx(network, Path(scratch) / f"{name}.onnx", test.images[:2])
+            sessions[name] = onnx_session(path, threads=1)
+            cost = bench.measure(name, network, technique=technique, sample=sample, batches=(), artefact=path)
+            costs.append(replace(cost, accuracy=bench.accuracy(sessions[name], test), test_images=len(test.labels)))
+        costs = bench.time_together(costs, sessions, sample, BATCHES, threads=1, rounds=100)
+    return {
+        "hardware": f"one thread of {cpu_name()}, ONNX Runtime {onnxruntime.__version__}",
+        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "measured": date.today().isoformat(),
+        "course": __version__,
+        "costs": [cost.as_dict() for cost in costs],
+    }
+
+
+def finding(costs: list[Cost]) -> str:
+    """What the picture shows, in one sentence."""
+    by_name = {cost.name: cost for cost in costs}
+    if not all(name in by_name for name in HEADLINE):
+        return "What the networks of the course cost"
+    dense, pruned = (by_name[name] for name in HEADLINE)
+    fewer = 100 * (1 - (pruned.macs or 0) / (dense.macs or 1))
+    times = [(dense.median_ms(batch) or 0) / (pruned.median_ms(batch) or 1) for batch in BATCHES]
+    points = (pruned.accuracy or 0) - (dense.accuracy or 0)
+    faster = " and ".join(f"{time:.1f} (batch {batch})" for time, batch in zip(times, BATCHES, strict=True))
+    return f"ResNet-20 after pruning: {fewer:.0f} % fewer MACs, {faster} times faster, {points:+.2f} points of accuracy"
+
+
+def draw(measured: dict[str, Any]) -> Figure:
+    """Left: accuracy over file size. Right: the time that each network takes."""
+    costs = [Cost.from_dict(content) for content in measured["costs"]]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=[1.15, 1])
+    front = [costs[i] for i in bench.pareto_front([(cost.bytes, cost.accuracy) for cost in costs])]
+    left.plot([c.bytes / 1e3 for c in front], [c.accuracy for c in front], color="0.6", linewidth=1, zorder=1)
+    for cost in costs:
+        colour, marker = TECHNIQUE_COLOURS[cost.technique], TECHNIQUE_MARKERS[cost.technique]
+        left.scatter(cost.bytes / 1e3, cost.accuracy, s=70, color=colour, marker=marker, edgecolor="black", zorder=2)
+        left.annotate(
+            cost.name, (cost.bytes / 1e3, cost.accuracy), xytext=(7, 6), textcoords="offset points", fontsize=9
+        )
+    left.set(xscale="log", xlabel="ONNX file (kB)", ylabel=f"accuracy on {costs[0].test_images:,} test images (%)")
+    for set_formatter in (left.xaxis.set_major_formatter, left.xaxis.set_minor_formatter):
+        set_formatter(lambda kilobytes, position: f"{kilobytes:,.0f}")
+    left.tick_params(axis="x", which="both", labelsize=8)
+    left.margins(0.16)
+    left.grid(alpha=0.3)
+    left.set_title("Accuracy over file size; the grey line joins the best trade-offs", fontsize=10)
+
+    slowest_first = sorted(costs, key=lambda cost: cost.median_ms(BATCHES[-1]) or 0)
+    for position, cost in enumerate(slowest_first):
+        for offset, batch, alpha in ((0.2, BATCHES[0], 1.0), (-0.2, BATCHES[1], 0.45)):
+            each = (cost.median_ms(batch) or 0) / batch
+            colour = TECHNIQUE_COLOURS[cost.technique]
+            right.barh(position + offset, each, height=0.38, color=colour, alpha=alpha)
+            right.annotate(
+                f"{each:.3f}  (batch {batch})",
+                (each, position + offset),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+    right.set_yticks(range(len(costs)), [cost.name for cost in slowest_first])
+    right.set(xlabel="milliseconds per image (median)")
+    right.margins(x=0.32)
+    right.set_title("Time per image, alone and in a batch", fontsize=10)
+    figure.suptitle(finding(costs), fontsize=12)
+    figure.supxlabel(f"Fashion-MNIST; {measured['hardware']}; {measured['measured']}", fontsize=8, color="0.35")
+    plt.close(figure)
+    return figure
+
+
+def table(measured: dict[str, Any]) -> str:
+    """The part of README.md between the markers, with them."""
+    costs = [Cost.from_dict(content) for content in measured["costs"]]
+    lines = [
+        BEGIN,
+        f"![{finding(costs)}](docs/costs.png)",
+        "",
+        f"**{finding(costs)}.**",
+        "",
+        "| network | parameters | ONNX file | MACs per image | accuracy | batch 1 | batch 64 |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for cost in sorted(costs, key=lambda cost: -(cost.accuracy or 0)):
+        one, many = (cost.median_ms(batch) or 0 for batch in BATCHES)
+        size, macs = (cost.bytes or 0) / 1e3, (cost.macs or 0) / 1e6
+        costly = f"{cost.parameters:,} | {size:,.0f} kB | {macs:.2f} M"
+        lines.append(f"| {cost.name} | {costly} | {cost.accuracy:.2f} % | {one:.3f} ms | {many:.2f} ms |")
+    lines += [
+        "",
+        f"Fashion-MNIST, {costs[0].test_images:,} test images; times are medians on {measured['hardware']}, "
+        f"in interleaved rounds, float32; measured on {measured['measured']}, load average {measured['load_average']}.",
+        END,
+    ]
+    return "\n".join(lines)
+
+
+def with_table(text: str, measured: dict[str, Any]) -> str:
+    """`text` with the part between the markers written anew."""
+    before, found, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not (found and ended):
+        raise ValueError(f"README.md must hold the lines {BEGIN!r} and {END!r}.")
+    return before + table(measured) + after
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--draw-only", action="store_true", help="do not measure; draw docs/costs.json again")
+    if not parser.parse_args().draw_only:
+        COSTS.write_text(json.dumps(measure_zoo(), indent=1) + "\n", encoding="utf-8")
+    measured = json.loads(COSTS.read_text(encoding="utf-8"))
+    draw(measured).savefig(PICTURE, dpi=130, metadata={"Software": None})
+    README.write_text(with_table(README.read_text(encoding="utf-8"), measured), encoding="utf-8")
+    print(finding([Cost.from_dict(content) for content in measured["costs"]]))
+
+
+if __name__ == "__main__":
+    main()

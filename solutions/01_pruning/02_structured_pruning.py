@@ -1,0 +1,601 @@
+# %% [markdown] lesson="Structured pruning" minutes=85 needs="PyTorch basics; lesson 0 and lesson 1 of this chapter"
+# Single zeros save nothing that an engine would notice. Whole channels do, because what is left is an ordinary, smaller network.
+# In this lesson you
+#
+# - score channels in three ways, and count how many may go;
+# - find out which channels have to go *together*, in a network that you did not write;
+# - cut them out, repair the network, and export it to a file that is really smaller and really faster;
+# - find the number of channels at which an inference engine begins to be faster. It is not the number that you expect.
+
+# %% imports
+import copy
+import math
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from matplotlib import pyplot as plt
+from torch import Tensor, nn
+
+from course_lib import bench, pruning, zoo
+from course_lib.data import fashion_mnist
+from course_lib.nets import build, fit
+
+# %% [markdown]
+# ## Zeroed is not removed
+#
+# A convolution with 64 filters. In one copy, every second filter is set to zero. In another, those filters are *not there*.
+# Both compute the same 32 feature maps. How do their times compare?
+
+# %%
+conv = nn.Conv2d(64, 64, 3, padding=1)
+zeroed, removed = copy.deepcopy(conv), nn.Conv2d(64, 32, 3, padding=1)
+with torch.no_grad():
+    zeroed.weight[::2] = 0
+    removed.weight.copy_(conv.weight[1::2])
+times = bench.latency({"64 filters": conv, "32 of 64 zeroed": zeroed, "32 removed": removed}, torch.randn(16, 64, 14, 14))
+{name: str(time) for name, time in times.items()}
+
+# %% [markdown]
+# **Structured pruning** removes what an engine computes as a unit. In a convolutional network that unit is the **channel**: one filter of
+# one layer, together with the feature map that it makes. Three questions follow, and they are this lesson:
+# *which* channels matter least, *how many* may go, and *what else* has to go with them.
+#
+# ## Which? The size of a filter
+#
+# A filter with small weights makes a small feature map. The **filter norm** is the length of all its weights together,
+#
+# $$ s_c = \Big( \sum_{i} |w_{c,i}|^p \Big)^{1/p} $$
+#
+# where $i$ runs over everything that belongs to output channel $c$: input channels, rows and columns. By hand, a layer of two filters, each
+# with one input channel of 2 x 2 weights:
+#
+# | filter | weights | $p = 1$ | $p = 2$ |
+# |---|---|---|---|
+# | 0 | 3, 0, −4, 0 | 7 | 5 |
+# | 1 | 2, −2, 2, −2 | 8 | 4 |
+#
+# The two norms disagree about which filter is smaller. Neither has asked what the filter is good for.
+
+# %% exercise="course_lib.pruning.filter_norms" minutes=6 difficulty=1
+# hint: `weight.flatten(1)` puts everything that belongs to one filter into one row.
+# hint: Which comes first, the magnitude or the sum? And where does the root belong?
+
+# %% check="filter_norms" points=2
+weight = torch.tensor([[[[3.0, 0.0], [-4.0, 0.0]]], [[[2.0, -2.0], [2.0, -2.0]]]])  # (2, 1, 2, 2)
+norms = filter_norms(weight)
+assert norms.shape == (2,), f"Two filters, and the scores have shape {tuple(norms.shape)}: is there one score for each filter?"
+assert torch.allclose(norms, torch.tensor([7.0, 8.0])), f"With order 1 the table says 7 and 8, not {norms.tolist()}: sum of magnitudes?"
+assert torch.allclose(filter_norms(weight, 2.0), torch.tensor([5.0, 4.0])), "With order 2 the table says 5 and 4: is the root there?"
+assert filter_norms(torch.ones(3, 2, 5, 5)).shape == (3,), "3 filters read 2 input channels: is it the first axis that is left?"
+assert torch.allclose(filter_norms(torch.ones(4, 6)), torch.full((4,), 6.0)), "Does it work for a linear layer, (outputs, inputs)?"
+### BEGIN HIDDEN TESTS
+generator = torch.Generator().manual_seed(seed)
+for shape, order in [((5, 3, 3, 3), 1.0), ((4, 7), 2.0), ((2, 6, 1, 1), 3.0), ((6, 2, 2, 3), 1.5)]:
+    weight = torch.randn(shape, generator=generator, dtype=torch.float64)
+    before = weight.clone()
+    expected = [np.linalg.norm(one.numpy().ravel(), ord=order) for one in weight]
+    assert np.allclose(filter_norms(weight, order), expected, rtol=1e-6), f"Wrong norms for shape {shape} and order {order}."
+    assert torch.equal(weight, before), "The function changed the weights that it was given."
+for bad in (0, -1.0):
+    try:
+        filter_norms(torch.ones(2, 2), bad)
+    except ValueError as error:
+        assert "order" in str(error), "The error should name the argument."
+    else:
+        raise AssertionError(f"order {bad} should raise a ValueError.")
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## Which? Ask the loss
+#
+# Put a **gate** on each channel: a factor $g_c$, which is 1. Closing the gate ($g_c = 0$) removes the channel. To learn what that would do to
+# the loss, you could close one gate after the other and run the network each time. Or you ask the derivative, which tells about all gates at
+# once. To first order (a *Taylor expansion*), closing gate $c$ changes the loss $L_n$ of image $n$ by
+#
+# $$ -\frac{\partial L_n}{\partial g_c} = -\sum_{h,w} a_{nchw} \, \frac{\partial L_n}{\partial a_{nchw}} $$
+#
+# with $a$ the channel's feature map ([Molchanov et al. 2019](https://arxiv.org/abs/1906.10771)). Everything on the right comes out of one forward and one backward pass.
+# The **Taylor importance** is the square of this change, averaged over images.
+#
+# By hand: one channel of two pixels, two images.
+#
+# | image | $a$ | $\partial L_n / \partial a$ | $a \cdot \partial L_n / \partial a$ | change | squared |
+# |---|---|---|---|---|---|
+# | 0 | 1, 2 | 3, −1 | 3, −2 | 1 | 1 |
+# | 1 | 3, 1 | −1, 0 | −3, 0 | −3 | 9 |
+#
+# The importance is $(1 + 9) / 2 = 5$. Watch the order of the steps. Within an image the signs cancel, since all pixels of the map go at once.
+# Between images they must not: a trained network sits where the *mean* gradient is almost zero, so averaging first would say that nothing matters.
+
+# %% exercise="course_lib.pruning.taylor_importance" minutes=12 difficulty=2
+# hint: Multiply first. What shape is left when the pixels are added up, and which axis do you average over last?
+# hint: A linear layer has no pixels: there the product already is the change. `flatten(2)` needs an axis 2 to start from.
+
+# %% check="taylor_importance" points=3
+activation = torch.tensor([[[[1.0, 2.0]]], [[[3.0, 1.0]]]])  # (2 images, 1 channel, 1, 2 pixels)
+gradient = torch.tensor([[[[3.0, -1.0]]], [[[-1.0, 0.0]]]])
+importance = taylor_importance(activation, gradient)
+assert importance.shape == (1,), f"One channel, and the importance has shape {tuple(importance.shape)}: is it one number a channel?"
+assert importance.item() != 1.0, "1 comes from averaging over the images first: may a gain in one image hide a loss in another?"
+assert importance.item() != 11.0, "11 comes from squaring each pixel: do the two pixels of image 0 not cancel in part?"
+assert importance.item() not in (12.5, 2.5), "Did one of the two, activation and gradient, take no part?"
+assert abs(importance.item() - 5) < 1e-6, f"The table above ends at 5, not at {importance.item():g}."
+assert taylor_importance(torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)).sum() == 0, "Can a channel that is always zero matter?"
+flat = taylor_importance(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.5]]))
+assert flat.tolist() == [5.0, 2.0], f"A linear layer of two neurons should give 5 and 2, not {flat.tolist()}: are there pixels to add?"
+### BEGIN HIDDEN TESTS
+torch.manual_seed(seed)
+first, second = nn.Conv2d(2, 5, 3).double(), nn.Linear(5 * 16, 3).double()
+images, labels = torch.randn(7, 2, 6, 6, dtype=torch.float64), torch.randint(0, 3, (7,))
+
+
+def losses(gate):
+    return F.cross_entropy(second((first(images) * gate.view(1, -1, 1, 1)).tanh().flatten(1)), labels, reduction="none")
+
+
+step, expected = 1e-5, []
+for channel in range(5):  # the truth without any gradient: open and close each gate a little
+    nudge = step * F.one_hot(torch.tensor(channel), 5).double()
+    with torch.no_grad():
+        expected.append((((losses(1 + nudge) - losses(1 - nudge)) / (2 * step)) ** 2).mean().item())
+maps = first(images).detach().requires_grad_()
+F.cross_entropy(second(maps.tanh().flatten(1)), labels, reduction="sum").backward()
+importance = taylor_importance(maps.detach(), maps.grad)
+assert np.allclose(importance, expected, rtol=1e-5), "The importance is not what moving each gate a little shows."
+try:
+    taylor_importance(torch.ones(2, 3, 4, 4), torch.ones(2, 3, 1, 1))
+except ValueError as error:
+    assert "gradient" in str(error), "The error should name the argument."
+else:
+    raise AssertionError("A gradient of another shape should raise a ValueError.")
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## Which? Teach the network to say so
+#
+# Most convolutions are followed by a **batch normalisation**, which ends in $y_c = \gamma_c \, \hat{x}_c + \beta_c$: a scale and a shift for each channel.
+# $\gamma_c$ already is a gate, and a trained one. *Network slimming* ([Liu et al. 2017](https://arxiv.org/abs/1708.06519)) adds
+# $\lambda \sum_c |\gamma_c|$ to the loss. The slope of $|\gamma|$ is as steep near zero as far away, so a scale that the
+# loss does not hold on to goes all the way to zero. After training, the channels with small $|\gamma_c|$ are removed.
+
+# %% exercise="course_lib.pruning.slimming_penalty" minutes=8 difficulty=1
+# hint: `network.modules()` goes through all layers, also those inside of others; `isinstance` takes a tuple of types.
+# hint: Which parameter is the scale, `weight` or `bias`? And what must the result still be part of, so that `backward` reaches it?
+
+# %% check="slimming_penalty" points=2
+network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 2), nn.BatchNorm1d(2))
+with torch.no_grad():
+    network[1].weight.copy_(torch.tensor([1.0, -2.0, 0.5]))
+    network[1].bias.fill_(10.0)
+    network[4].weight.copy_(torch.tensor([0.25, 0.25]))
+penalty = slimming_penalty(network, 0.1)
+assert isinstance(penalty, Tensor) and penalty.dim() == 0, "The penalty is added to a loss: is it a tensor without axes?"
+assert penalty.item() < 1, f"{penalty.item():g} is too much: do shifts or the convolution's weights take part?"
+assert abs(penalty.item() - 0.4) < 1e-6, f"0.1 * (1 + 2 + 0.5 + 0.25 + 0.25) = 0.4, not {penalty.item():g}: signs? both kinds of layers?"
+assert penalty.requires_grad, "Could `backward` reach the scales from this number?"
+penalty.backward()
+assert torch.allclose(network[1].weight.grad, torch.tensor([0.1, -0.1, 0.1])), "Does every scale feel the same pull towards zero?"
+### BEGIN HIDDEN TESTS
+generator = torch.Generator().manual_seed(seed)
+network = build("resnet-8")
+expected = 0.0
+with torch.no_grad():
+    for name, parameter in network.named_parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        if parameter.dim() == 1 and name.endswith("weight"):  # in a ResNet only normalisations have such
+            expected += parameter.double().abs().sum().item()
+assert math.isclose(slimming_penalty(network, 0.02).item(), 0.02 * expected, rel_tol=1e-5), "Wrong for ResNet-8."
+assert float(slimming_penalty(nn.Linear(2, 2), 0.1)) == 0, "A network without batch normalisation has nothing to penalise."
+try:
+    slimming_penalty(network, -0.1)
+except ValueError as error:
+    assert "strength" in str(error), "The error should name the argument."
+else:
+    raise AssertionError("A negative strength should raise a ValueError.")
+### END HIDDEN TESTS
+
+# %% [markdown]
+# Train ResNet-8 a little further, without and with your penalty, and look at its scales in order of size. The paper uses $\lambda = 10^{-4}$ for
+# 160 epochs. You have seconds, so $\lambda$ is larger here.
+
+# %%
+train, test = fashion_mnist("train"), fashion_mnist("test")
+figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
+for strength, colour in ((0.0, "black"), (0.02, bench.TECHNIQUE_COLOURS["pruning"])):
+    slim = zoo.load("resnet-8")
+    fit(slim, train.first(2500), 1, batch=50, learning_rate=0.05, penalty=lambda network: slimming_penalty(network, strength))
+    scales = torch.cat([layer.weight.detach().abs() for layer in slim.modules() if isinstance(layer, nn.BatchNorm2d)])
+    axis.plot(scales.sort(descending=True).values, color=colour, label=f"λ = {strength:g}: {bench.accuracy(slim, test.first(2000)):.1f} %")
+axis.set(title="The penalty lets go of scales that the loss does not hold", xlabel="channels, in order of |γ|", ylabel="|γ|", ylim=(0, None))
+axis.legend(title="accuracy on 2,000 test images")
+plt.show()
+
+# %% [markdown]
+# ## How many? Whole blocks
+#
+# You will see below that engines want channels in blocks. So the count is rounded to a multiple of a block size $m$: from $n$ channels, at ratio $r$, keep
+#
+# $$ k = m \cdot \mathrm{round}\Big(\frac{(1 - r)\, n}{m}\Big), \qquad m \le k \le n $$
+#
+# By hand, at $m = 8$: 20 channels at $r = 0.5$ want 10, that is 1.25 blocks, so 8 stay. 40 channels at $r = 0.5$ want 20, exactly 2.5 blocks, and halves go up: 24 stay.
+# 20 channels at $r = 0.95$ want one. Zero blocks would cut the network in two, so 8 stay.
+
+# %% exercise="course_lib.pruning.keep_channels" minutes=10 difficulty=2
+# hint: `round(2.5)` is 2 in Python. Which function of `math` rounds halves up when you first add 0.5?
+# hint: `argsort(descending=True, stable=True)` lists the positions of the best first, and of equals the first one first.
+
+# %% check="keep_channels" points=3
+scores = torch.arange(20.0)
+keep = keep_channels(scores, 0.25)
+assert keep.shape == scores.shape and keep.dtype == torch.bool, "Is there one True or False for each channel?"
+assert keep.sum() == 15, f"20 channels at ratio 0.25 leave {int(keep.sum())}: is the ratio what goes, or what stays?"
+assert keep[5:].all(), "The scores rise from channel 0 to channel 19: which of them should stay?"
+assert keep_channels(scores, 0.5, 8).sum() == 8, "10 of 20 are wanted, in blocks of 8: which multiple is nearest?"
+assert keep_channels(torch.arange(40.0), 0.5, 8).sum() == 24, "20 of 40 are wanted, two and a half blocks of 8: do halves go up?"
+assert keep_channels(scores, 0.95, 8).sum() == 8, "Less than half a block is wanted: what happens to a layer without channels?"
+assert keep_channels(torch.ones(6), 0.5).tolist() == [True] * 3 + [False] * 3, "All scores are equal: which three should stay?"
+### BEGIN HIDDEN TESTS
+generator = torch.Generator().manual_seed(seed)
+for count, ratio, multiple in [(16, 0.5, 1), (64, 0.3, 16), (12, 0.0, 8), (5, 0.2, 8), (9, 1.0, 2), (40, 0.5, 8), (24, 0.25, 4)]:
+    scores = torch.randint(0, 6, (count,), generator=generator).float()  # many ties
+    before = scores.clone()
+    doubled = 2 * (1 - ratio) * count / multiple  # whole halves stay exact
+    kept = min(count, multiple * max(1, int((doubled + 1) // 2)))
+    order = sorted(range(count), key=lambda position: (-scores[position].item(), position))
+    expected = [position in order[:kept] for position in range(count)]
+    assert keep_channels(scores, ratio, multiple).tolist() == expected, f"Wrong for {count} channels, ratio {ratio}, blocks of {multiple}."
+    assert torch.equal(scores, before), "The function changed the scores that it was given."
+for ratio, multiple, name in ((-0.1, 1, "ratio"), (1.5, 1, "ratio"), (0.5, 0, "multiple")):
+    try:
+        keep_channels(torch.ones(4), ratio, multiple)
+    except ValueError as error:
+        assert name in str(error), f"The error should name {name}."
+    else:
+        raise AssertionError(f"ratio {ratio} with multiple {multiple} should raise a ValueError.")
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## What else has to go? Coupled channels
+#
+# A removed output channel of one layer is a missing input channel of the next. In a chain of layers that is all. A residual block *adds*:
+#
+# $$ y = \mathrm{relu}\big(F(x) + x\big) $$
+#
+# Channel 5 of $F(x)$ is added to channel 5 of $x$. Remove it from one of them, and the shapes do not fit any more. So the two stand or
+# fall together, they are **coupled**. The next block adds its own result to $y$, so it is coupled, too. All blocks of a stage hang on one string.
+#
+# By hand: five convolutions make channels. Additions tie 3 with 1, and 4 with 3.
+#
+# | item | 0 | 1 | 2 | 3 | 4 |
+# |---|---|---|---|---|---|
+# | tied to | | 3 | | 1, 4 | 3 |
+# | smallest item of its group | 0 | 1 | 2 | 1 | 1 |
+#
+# 4 is never tied to 1 directly. It is by way of 3.
+
+# %% exercise="course_lib.pruning.coupled" minutes=12 difficulty=2
+# hint: Start with everybody in a group of their own. What has to happen to *both groups* when a pair ties two items?
+# hint: One pass that copies the smaller label is not enough: what if (3, 4) comes before (1, 3)?
+# hint: Either let each item point to a smaller one of its group and follow the pointers to the end, or repeat until nothing changes.
+
+# %% check="coupled" points=3
+assert coupled(3, []) == [0, 1, 2], "Without ties, is not each item alone?"
+assert coupled(3, [(0, 1)]) == [0, 0, 2], "Item 2 is alone: is each group named by its smallest item?"
+assert coupled(3, [(1, 0)]) == [0, 0, 2], "Does (1, 0) say something else than (0, 1)?"
+assert coupled(5, [(3, 1), (4, 3)]) == [0, 1, 2, 1, 1], f"The table above says [0, 1, 2, 1, 1], not {coupled(5, [(3, 1), (4, 3)])}."
+assert coupled(5, [(4, 3), (3, 1)]) == [0, 1, 2, 1, 1], "The same ties in another order: should the groups differ?"
+assert coupled(4, [(0, 3), (1, 3), (2, 1)]) == [0] * 4, "3 is tied to 0 and to 1: does the second tie make it forget the first?"
+### BEGIN HIDDEN TESTS
+generator = torch.Generator().manual_seed(seed)
+for count, ties in [(6, 3), (12, 8), (30, 20), (30, 60), (1, 0)]:
+    pairs = [tuple(pair) for pair in torch.randint(0, count, (ties, 2), generator=generator).tolist()]
+    reach = torch.eye(count, dtype=torch.float64)
+    for first, second in pairs:
+        reach[first, second] = reach[second, first] = 1
+    together = torch.linalg.matrix_power(reach, count) > 0  # who is reached in at most `count` steps
+    expected = [int(row.nonzero()[0]) for row in together]
+    given = list(pairs)
+    assert list(coupled(count, pairs)) == expected, f"Wrong for {count} items and the ties {given}."
+    assert pairs == given, "The function changed the pairs that it was given."
+for bad in [(0, 3), (-1, 2)]:
+    try:
+        coupled(3, [bad])
+    except ValueError as error:
+        assert "pairs" in str(error), "The error should name the argument."
+    else:
+        raise AssertionError(f"The pair {bad} names an item that is not there: that should raise a ValueError.")
+### END HIDDEN TESTS
+
+# %% [markdown]
+# Nobody wants to list the ties of a network by hand. `pruning.trace_coupling` runs it once with `torch.fx`, which records every operation.
+# It gives every channel a number, lets the numbers flow through the record, notes a tie at each addition, and hands the ties to `coupled`.
+# Channels that touch the same layers form a **group**. Here is ResNet-8, as the trace sees it: a box for each layer, filled with the colour of the
+# group that it *makes*, and framed in that of the group that it *reads*. Grey is fixed: pixels and classes cannot be pruned.
+
+# %%
+sample = test.images[:1]
+coupling = pruning.trace_coupling(zoo.load("resnet-8"), sample)
+layers = list(coupling.inputs)
+figure, axis = plt.subplots(figsize=(11, 3.4), layout="constrained")
+makes, reads = dict.fromkeys(layers, "lightgrey"), dict.fromkeys(layers, "lightgrey")
+for number, group in enumerate(coupling.groups.values()):
+    colour = plt.cm.tab10(number)
+    makes.update(dict.fromkeys(group.makers, colour))
+    reads.update(dict.fromkeys(group.readers, colour))
+    for left, right in zip(group.makers, group.makers[1:]):  # what additions tie together
+        start, end = layers.index(left), layers.index(right)
+        bend = {"arrowstyle": "-", "color": colour, "linewidth": 3, "connectionstyle": f"arc3,rad={-0.9 / (end - start + 1)}"}
+        axis.annotate("", (end, 1), (start, 1), arrowprops=bend)
+axis.bar(layers, 0.92, width=0.7, color=list(makes.values()), edgecolor=list(reads.values()), linewidth=5)
+axis.set(title="Arcs tie what must be pruned together: a stage's outputs, never the insides of a block", ylim=(0, 2.2), yticks=[])
+axis.tick_params(axis="x", rotation=40)
+axis.spines[["left", "right", "top"]].set_visible(False)
+plt.show()
+
+# %% [markdown]
+# Which channels are the cheaper prey: those inside of a block, or those of a stage? Look at how many layers each of them touches.
+#
+# ## The cut
+#
+# A convolution's weight has the shape (outputs, inputs, height, width). Removing an output channel takes a slice of the first axis and an entry of the
+# bias, removing an input channel a slice of the second. Nothing else changes.
+
+# %% exercise="course_lib.pruning.narrow_conv" minutes=12 difficulty=2
+# hint: A tensor takes a boolean mask as an index, on one axis at a time: first the outputs, then the inputs.
+# hint: `copy.deepcopy` keeps stride, padding and the rest. Which attributes of the copy are then wrong?
+
+# %% check="narrow_conv" points=4
+torch.manual_seed(0)
+conv = nn.Conv2d(6, 6, 3, stride=2, padding=1)
+keep_inputs, keep_outputs = torch.tensor([1, 0, 1, 1, 0, 1]).bool(), torch.tensor([0, 1, 1, 0, 0, 1]).bool()
+before = {name: value.clone() for name, value in conv.state_dict().items()}
+narrow = narrow_conv(conv, keep_inputs, keep_outputs)
+assert narrow is not conv and all(torch.equal(conv.state_dict()[name], before[name]) for name in before), "Is the old layer still whole?"
+assert narrow.weight.shape == (3, 4, 3, 3), f"3 of 6 outputs, 4 of 6 inputs: why is the weight of shape {tuple(narrow.weight.shape)}?"
+assert (narrow.in_channels, narrow.out_channels) == (4, 3), f"Does the layer know its new size? It says {narrow}."
+assert narrow.bias is not None and narrow.bias.shape == (3,), "The old layer has a bias: what is left of it?"
+images = torch.randn(2, 6, 8, 8)
+images[:, ~keep_inputs] = 0
+output = narrow(images[:, keep_inputs])
+assert output.shape == (2, 3, 4, 4), f"The maps have shape {tuple(output.shape)}, not (2, 3, 4, 4): stride and padding?"
+assert torch.allclose(output, conv(images)[:, keep_outputs], atol=1e-5), "The sizes fit, the values do not: which channels were kept?"
+### BEGIN HIDDEN TESTS
+torch.manual_seed(seed)
+for inputs, outputs, options in [(5, 3, {"kernel_size": 1, "bias": False}), (7, 8, {"kernel_size": 3, "dilation": 2, "padding": 2}),
+                                 (2, 9, {"kernel_size": (3, 5), "stride": (1, 2), "padding": (1, 2), "padding_mode": "reflect"})]:  # fmt: skip
+    conv = nn.Conv2d(inputs, outputs, **options)
+    keep_inputs, keep_outputs = torch.rand(inputs) < 0.6, torch.rand(outputs) < 0.5
+    keep_inputs[-1] = keep_outputs[-1] = True
+    narrow = narrow_conv(conv, keep_inputs, keep_outputs)
+    images = torch.randn(2, inputs, 9, 9)
+    images[:, ~keep_inputs] = 0
+    with torch.no_grad():
+        difference = (narrow(images[:, keep_inputs]) - conv(images)[:, keep_outputs]).abs().max()
+        assert difference < 1e-5, f"The narrow layer of {conv} computes something else."
+        narrow.weight.fill_(0)
+    assert conv.weight.abs().min() > 0 and isinstance(narrow.weight, nn.Parameter), "Do the two layers share memory?"
+conv, every, short, none = nn.Conv2d(4, 4, 3), torch.ones(4).bool(), torch.ones(3).bool(), torch.zeros(4).bool()
+for what, wrong_call in {
+    "a convolution with groups": (nn.Conv2d(4, 4, 3, groups=2), every, every),
+    "a mask that is too short": (conv, every, short),
+    "a mask that keeps nothing": (conv, none, every),
+}.items():
+    try:
+        narrow_conv(*wrong_call)
+    except Exception as error:
+        assert isinstance(error, ValueError), f"{what} should raise a ValueError, not {type(error).__name__}."
+    else:
+        raise AssertionError(f"{what} should raise a ValueError.")
+### END HIDDEN TESTS
+
+# %% [markdown]
+# `pruning.remove_channels` makes this cut in every layer of every group, in batch normalisations and linear layers, too.
+# The proof that it cut the right things: zero the same channels in a full copy (`mask_channels`), and compare.
+
+# %%
+dense = zoo.load("resnet-20")
+coupling = pruning.trace_coupling(dense, sample)
+keep = {name: keep_channels(torch.rand(len(group)), 0.5) for name, group in coupling.groups.items()}
+masked, cut = pruning.mask_channels(dense, coupling, keep), pruning.remove_channels(dense, coupling, keep)
+with torch.no_grad():
+    difference = (masked(test.images[:100]) - cut(test.images[:100])).abs().max().item()
+print(f"largest difference of a logit between masked and cut: {difference:.1e}")
+bench.Report([bench.measure(name, network, sample=sample, technique="pruning", batches=(1,))
+              for name, network in {"masked": masked, "cut": cut}.items()])  # fmt: skip
+
+# %% [markdown]
+# ## Which score is right?
+#
+# Now all together, on ResNet-20: score every channel of every group (`score_groups` adds up what the layers of a group say; the control
+# is random), remove the same fraction of each group, and look at the accuracy *before any repair*. The dashed lines are the raw networks. For the solid
+# ones, the means and variances of the batch normalisations were measured again on 500 training images, without labels and without training a weight.
+
+# %%
+probe, ratios = test.first(1000), (0.0, 0.125, 0.25, 0.375)
+figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
+for by, colour in zip(pruning.SCORES, ("grey", "#0072B2", "#009E73", "#D55E00")):
+    scores = pruning.score_groups(dense, coupling, by, train.first(512))
+    raw, repaired = [], []
+    for ratio in ratios:
+        keep = {name: keep_channels(score, ratio) for name, score in scores.items()}
+        cut = pruning.remove_channels(dense, coupling, keep)
+        raw.append(bench.accuracy(cut, probe))
+        repaired.append(bench.accuracy(pruning.reestimate_statistics(cut, train.images[:500]), probe))
+    axis.plot(ratios, raw, "--", color=colour, alpha=0.6)
+    axis.plot(ratios, repaired, "o-", color=colour, label=by)
+axis.set(title="Half of the damage is wrong statistics", xlabel="fraction of channels removed from each group", ylabel="accuracy (%)")
+axis.legend(title="solid: statistics measured again")
+plt.show()
+
+# %% [markdown]
+# What to look at: how far the dashed lines lie below the solid ones, and whether the three scores differ more from each other than from chance.
+# Removing channels shifts what later layers receive. The stored means and variances belong to the old network, and a network with wrong
+# statistics looks more broken than it is. Never compare scores without this repair.
+#
+# ## How many? Ask the engine
+#
+# Accuracy asks for many channels, the engine for few. **Predict**: a small network of convolutions, all with $c$ channels. Its MACs grow with $c^2$. You go
+# from 32 channels to 24, so only 56 % of the MACs are left. Which share of the *time* is left in ONNX Runtime?
+
+# %%
+share = bench.predict("Time that is left with 24 instead of 32 channels", unit="%")
+share
+
+# %%
+folder = Path(tempfile.mkdtemp())
+stack = nn.Sequential(*[nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()) for _ in range(4)])
+template = onnx.load(pruning.export_onnx(stack, folder / "stack.onnx", torch.randn(1, 32, 14, 14)))
+
+
+def with_channels(channels):
+    """The exported stack, with random weights for another number of channels."""
+    model = copy.deepcopy(template)
+    for weight in model.graph.initializer:
+        shape = [channels if size == 32 else size for size in weight.dims]
+        weight.CopyFrom(onnx.numpy_helper.from_array(np.random.rand(*shape).astype("float32"), weight.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[1].dim_value = channels
+    del model.graph.value_info[:]
+    onnx.save(model, folder / "stack.onnx")
+    return pruning.onnx_session(folder / "stack.onnx")
+
+
+widths = [8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 56, 64]
+milliseconds = [bench.latency({"stack": with_channels(c)}, torch.rand(16, c, 14, 14), rounds=15)["stack"].median_ms for c in widths]
+share.beside(100 * milliseconds[widths.index(24)] / milliseconds[widths.index(32)])
+
+# %%
+figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
+ideal = [milliseconds[-1] * (width / widths[-1]) ** 2 for width in widths]
+axis.plot(widths, ideal, ":", color="black", label="if time were MACs")
+axis.plot(widths, milliseconds, "o-", color=bench.TECHNIQUE_COLOURS["pruning"], label="ONNX Runtime, one thread")
+axis.set(title="Time goes up in steps, not along the MACs", xlabel="channels", ylabel="milliseconds, batch 16", xticks=range(0, 65, 8), ylim=(0, None))
+axis.grid(axis="x", alpha=0.4)
+axis.legend()
+plt.show()
+
+# %% [markdown]
+# Read off the width of a step. ONNX Runtime's CPU kernels store feature maps in blocks of channels, as many floats as fit into one vector register: 16
+# of 32 bits where the processor has AVX-512, 8 with AVX (`NchwcBlockSize` in [MLAS](https://github.com/microsoft/onnxruntime/tree/main/onnxruntime/core/mlas/lib), the engine's
+# kernel library). A block that is not full costs as much as a full one. So *half the channels* can mean a quarter of the time, or all of it.
+#
+# That decides how ResNet-20 is pruned. The stages keep 16, 32 and 48 of their 16, 32 and 64 channels. The insides of the blocks touch few layers, so they
+# pay most: half of them go. Taylor importance says which. Here is the cut, the repair, and one epoch on 4,000 images.
+
+# %%
+target = build("resnet-20", widths=(16, 32, 48), hidden=(8, 8, 8, 16, 16, 16, 32, 32, 32))
+scores, keep = pruning.score_groups(dense, coupling, "taylor", train.first(512)), {}
+for name, score in scores.items():
+    kept = target.get_submodule(name).out_channels
+    keep[name] = keep_channels(score, 1 - kept / len(score))
+cut = pruning.remove_channels(dense, coupling, keep)
+repaired = pruning.reestimate_statistics(cut, train.images[:500])
+tuned = copy.deepcopy(repaired)
+fit(tuned, train.first(4000), 1, batch=100, learning_rate=0.02)
+for stage, network in {"cut": cut, "statistics measured again": repaired, "one epoch": tuned}.items():
+    print(f"{stage:26s} {bench.accuracy(network, probe):5.1f} %")
+
+# %% [markdown]
+# The zoo holds the long-run result: the same cut, then 20 epochs on all 60,000 images (`python -m course_lib.zoo.prune` makes it again).
+# Export it beside its dense parent. **Predict** first: how many times faster is it at batch size 1?
+
+# %%
+faster = bench.predict("ResNet-20 pruned: how many times faster in ONNX Runtime, batch 1?", unit="times faster")
+faster
+
+# %%
+networks = {"resnet-20": dense, "resnet-20-pruned": zoo.load("resnet-20-pruned")}
+files = {name: pruning.export_onnx(network, folder / f"{name}.onnx", sample) for name, network in networks.items()}
+sessions = {name: pruning.onnx_session(path) for name, path in files.items()}
+costs = []
+for name, network in networks.items():
+    ships = {"artefact": files[name], "session": sessions[name], "technique": "pruning" if "pruned" in name else "dense"}
+    costs.append(bench.measure(name, network, sample=sample, test=test, batches=(), **ships))
+costs = bench.time_together(costs, sessions, sample, batches=(1, 64))
+bench.Report(costs, prediction=faster)
+
+# %% [markdown]
+# This is the lesson's artefact. Put the file and its row of the Pareto table where the course keeps them.
+
+# %%
+row = bench.record(costs[1])
+shutil.copy(files["resnet-20-pruned"], row.with_name("resnet-20-pruned.onnx"))
+
+# %% [markdown]
+# Parameters, MACs and time are three different savings. Look at the two time columns: at batch 1 a part of the time goes into starting the operations, and
+# there are as many of them as before. Structured pruning makes layers thinner, not fewer.
+#
+# ## The library way
+#
+# `torch-pruning` finds groups by tracing autograd instead of the forward pass. It should come to the same conclusion.
+
+# %%
+try:
+    import torch_pruning
+except ImportError:
+    print("Skipped: torch-pruning is not installed. Cure: pip install torch-pruning")
+else:
+    graph = torch_pruning.DependencyGraph().build_dependency(dense, example_inputs=sample)
+    theirs = {frozenset(graph._module2name[d.target.module] for d, _ in graph.get_pruning_group(
+        dense.get_submodule(group.name), torch_pruning.prune_conv_out_channels, [0]) if d.target.module in graph._module2name)
+        for group in coupling.groups.values()}  # fmt: skip
+    ours = {frozenset((*group.makers, *group.norms, *group.readers)) for group in coupling.groups.values()}
+    print(f"{len(ours)} groups; the same layers in each: {ours == theirs}")
+    pruner = torch_pruning.pruner.BasePruner(
+        copy.deepcopy(dense), sample, torch_pruning.importance.GroupMagnitudeImportance(), pruning_ratio=0.5, round_to=8
+    )
+    pruner.step()
+    print(f"parameters after halving every width with it: {bench.parameters(pruner.model):,}")
+
+# %% [markdown]
+# What it does more: concatenations, attention heads, grouped convolutions, recurrent layers, and regularisers that act on whole groups while training.
+#
+# ## Where it breaks
+#
+# Somebody prunes by the numbers on the slide: 12, 22 and 44 channels instead of 16, 32 and 64. That halves the parameters and the MACs. Weights do
+# not matter to the clock, so random ones will do.
+
+# %%
+slide = build("resnet-20", widths=(12, 22, 44)).eval()
+path = pruning.export_onnx(slide, folder / "slide.onnx", sample)
+sessions["12-22-44"] = pruning.onnx_session(path)
+cost = bench.measure("12-22-44", slide, technique="pruning", sample=sample, artefact=path, batches=())
+bench.Report(bench.time_together([costs[0], cost], sessions, sample, batches=(1, 64)))
+
+# %% [markdown]
+# Read what the honesty meter says. If it is content, your processor has other blocks than the one on which this lesson was written: what did the
+# staircase above look like?
+
+# %% [markdown] written="half-of-everything" points=3
+# A colleague writes: "Widths 12-22-44 halve parameters and MACs, so the app will be twice as fast." (1) Why is it not, on this machine? (2) Which widths
+# would you propose, and how would you find out whether they suit a phone with another processor? (3) Name one thing that *does* get better
+# with 12-22-44, whatever the engine.
+#
+# === BEGIN MARK SCHEME ===
+# 1 point: the engine computes channels in blocks (16 floats of an AVX-512 register here); 22 channels cost two blocks like 32, 44 cost three like 48; so the
+# time follows the number of blocks, not the MACs. (Also accepted: fixed costs for each operation that do not shrink with the width.)
+# 1 point: widths that fill blocks (16 or 8 for the narrowest, 32, 48; insides of blocks first), and a measurement of latency against width on the target
+# itself, interleaved, in the engine that will run there: the block size depends on processor and engine.
+# 1 point: the file and the memory for weights are smaller (parameters), or energy and time on an engine without blocks; accuracy is not an answer.
+# === END MARK SCHEME ===
+
+# %% [markdown]
+# ## Summary
+#
+# - A channel goes with everything that is tied to it. A trace finds the ties, a mask proves the cut, and what is left is an ordinary network.
+# - Score, cut, measure the statistics again, tune. The repair matters more than the score.
+# - Count channels in the engine's blocks, and believe only the clock.
+#
+# You made `resnet-20-pruned.onnx`, a file that is smaller and faster, and its row in the Pareto table.
+#
+# **Sources.** Li et al. 2017, [Pruning Filters for Efficient ConvNets](https://arxiv.org/abs/1608.08710). Liu et al. 2017, [Network Slimming](https://arxiv.org/abs/1708.06519).
+# Molchanov et al. 2019, [Importance Estimation for Neural Network Pruning](https://arxiv.org/abs/1906.10771). Li et al. 2020, [EagleEye](https://arxiv.org/abs/2007.02491).
+# Fang et al. 2023, [DepGraph](https://arxiv.org/abs/2301.12900).
+#
+# **Next**: patterns between the two extremes, single weights and whole channels, and the hardware that is built for one of them.

@@ -1,0 +1,248 @@
+"""Checking one notebook: each exercise by itself, whatever the learner's file does."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from course_lib.authoring import Lesson
+from course_lib.grading import NotebookError, check_notebook
+from course_lib.grading.results import ExerciseResult
+from tests.grading.small_course import RIGHT_KEEP, RIGHT_TOTAL, cell_with
+
+Fill = Callable[..., Path]
+
+
+def results(path: Path, lesson: Lesson, **options: Any) -> dict[str, ExerciseResult]:
+    return {result.exercise: result for result in check_notebook(path, lesson, **options).exercises}
+
+
+def test_solution_earns_all_points_and_untouched_notebook_none(fill: Fill, lesson: Lesson) -> None:
+    right = check_notebook(fill(keep_mask=RIGHT_KEEP, total=RIGHT_TOTAL, written_why="It costs."), lesson)
+    assert [result.status for result in right.exercises] == ["passed", "passed"]
+    assert (right.points, right.max_points) == (5, 5)
+    assert [(written.written, written.answered) for written in right.written] == [("why", True)]
+
+    untouched = check_notebook(fill(), lesson)
+    assert [result.status for result in untouched.exercises] == ["not started", "not started"]
+    assert untouched.points == 0
+    assert not untouched.written[0].answered
+
+
+def test_failing_check_costs_its_own_points_and_tells_its_message_and_misconception(fill: Fill, lesson: Lesson) -> None:
+    signed = RIGHT_KEEP.replace("abs(values[i])", "values[i]")
+    result = results(fill(keep_mask=signed, total=RIGHT_TOTAL), lesson)
+    assert result["total"].status == "passed"
+    assert (result["keep_mask"].status, result["keep_mask"].points) == ("failed", 1)
+    assert result["keep_mask"].message == "Which two are the smallest?"
+    assert result["keep_mask"].misconception == "Compares with the sign."
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("def keep_mask(values, fraction)\n    return []", "SyntaxError: expected ':' (line 1 of your cell:"),
+        ("def keep_mask(values, fraction):\n\n    return 1 / 0", "ZeroDivisionError: division by zero (line 3 of"),
+        ("keep_mask = 3", "Your cell defines no function keep_mask"),
+        ("def kept(values, fraction):\n    return values", "Your cell defines no function keep_mask"),
+        ("def keep_mask(values, fraction):\n    return None", "The check cannot work with what keep_mask returns: T"),
+        ("def keep_mask(values, fraction):\n    n = 1\n    raise NotImplementedError", "Not finished: line 3"),
+        ("import sys\nsys.exit()", "Your code leaves Python (line 2 of your cell: `sys.exit()`)"),
+        ("def keep_mask(values, fraction):\n    exit()", "Your code leaves Python (line 2"),
+        ("import os\nos._exit(0)", "Your code ends the process that checks it (exit status 0)."),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt (line 1"),
+        ("def keep_mask(values, fraction):\n    return keep_mask(values, fraction)", "RecursionError"),
+        ("class E(Exception):\n    def __str__(self): raise E\nraise E", "E: (an exception that cannot be printed)"),
+    ],
+)  # fmt: skip
+def test_broken_answer_costs_only_its_exercise_and_says_why(
+    fill: Fill, lesson: Lesson, answer: str, message: str
+) -> None:
+    result = results(fill(keep_mask=answer, total=RIGHT_TOTAL), lesson)
+    assert result["keep_mask"].status == "failed"
+    assert message in result["keep_mask"].message
+    assert result["total"].points == 2
+
+
+def test_endless_loop_is_ended_and_tells_its_line(fill: Fill, lesson: Lesson) -> None:
+    loop = "def keep_mask(values, fraction):\n    while values:\n        pass\n"
+    result = results(fill(keep_mask=loop, total=RIGHT_TOTAL), lesson, timeout=1)
+    assert "still running after 1 s, at line" in result["keep_mask"].message
+    assert result["total"].status == "passed"
+
+
+def test_loop_on_one_input_costs_only_the_checks_that_meet_it(fill: Fill, lesson: Lesson) -> None:
+    loop = RIGHT_KEEP.replace("    order", "    while len(values) == 4:\n        pass\n    order")
+    result = results(fill(keep_mask=loop, total=RIGHT_TOTAL), lesson, timeout=1)
+    assert result["keep_mask"].points == 1
+    assert result["total"].status == "passed"
+
+
+def test_output_that_never_stops_does_not_stop_grading(fill: Fill, lesson: Lesson) -> None:
+    flood = "import os\nfor _ in range(200):\n    os.write(1, b'x' * 10**6)\n    print('y' * 10**6)\n"
+    assert results(fill(keep_mask=flood + RIGHT_KEEP), lesson)["keep_mask"].status == "passed"
+
+
+def test_answer_that_takes_all_memory_costs_only_itself(fill: Fill, lesson: Lesson) -> None:
+    pytest.importorskip("resource")
+    greedy = "def keep_mask(values, fraction):\n    return bytearray(100 * 2**30)\n"
+    result = results(fill(keep_mask=greedy, total=RIGHT_TOTAL), lesson)
+    assert "more memory than grading gives (line 2" in result["keep_mask"].message
+    assert result["total"].status == "passed"
+
+
+def test_process_that_an_answer_leaves_behind_is_ended(fill: Fill, lesson: Lesson, tmp_path: Path) -> None:
+    import os
+    import time
+
+    noted = tmp_path / "pid"
+    spawn = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(noted)!r}, 'w').write(str(child.pid))\n"
+    )
+    assert results(fill(keep_mask=spawn + RIGHT_KEEP), lesson)["keep_mask"].status == "passed"
+    child = int(noted.read_text())
+    for _ in range(100):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{child}/stat").exists() and Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("the process lives on")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "keep_mask = tinylib.keep_mask",
+        "from tinylib import keep_mask",
+        "import tinylib as t\ndef keep_mask(values, fraction):\n    return t.keep_mask(values, fraction)",
+        "def keep_mask(values, fraction):\n    return getattr(tinylib, 'keep_mask')(values, fraction)",
+        "def keep_mask(values, fraction):\n    return vars(tinylib)['keep_' + 'mask'](values, fraction)",
+        "keep_mask = vars(tinylib)['keep_' + 'mask']",
+        "def keep_mask(v, f):\n    try:\n        return vars(tinylib)['keep_' + 'mask'](v, f)\n    except: pass",
+    ],
+)  # fmt: skip
+def test_answer_that_calls_the_library_earns_nothing_and_is_told_why(fill: Fill, lesson: Lesson, answer: str) -> None:
+    result = results(fill(keep_mask=answer, total=RIGHT_TOTAL), lesson)
+    assert result["keep_mask"].points == 0
+    assert "the library's own keep_mask" in result["keep_mask"].message
+    assert result["total"].status == "passed"
+
+
+def test_learner_may_compare_with_the_library_below_the_answer(fill: Fill, lesson: Lesson) -> None:
+    comparison = "\nassert total([1.0, 2.0]) == tinylib.total([1.0, 2.0])\n"
+    assert results(fill(total=RIGHT_TOTAL + comparison), lesson)["total"].status == "passed"
+
+
+def test_rest_of_the_library_may_be_used(fill: Fill, lesson: Lesson) -> None:
+    answer = "def total(values):\n    return tinylib.kept_total(values, 0.0)\n"
+    assert results(fill(total=answer), lesson)["total"].status == "passed"
+
+
+def test_helper_cells_and_own_imports_count(fill: Fill, lesson: Lesson) -> None:
+    def add_cells(notebook: dict[str, Any]) -> None:
+        notebook["cells"].insert(0, code("from itertools import accumulate\nraise SystemExit('never run')"))
+        notebook["cells"].insert(
+            1, code("START = 0.0\ndef last(values):\n    return [*accumulate(values, initial=START)][-1]")
+        )
+
+    result = results(fill(add_cells, total="def total(values):\n    return last(values)"), lesson)
+    assert result["total"].status == "passed"
+
+
+def test_answer_may_use_another_answer_of_the_learner(fill: Fill, lesson: Lesson) -> None:
+    answer = "def total(values):\n    return sum(v for v, k in zip(values, keep_mask(values, 0.0)) if k)\n"
+    assert results(fill(keep_mask=RIGHT_KEEP, total=answer), lesson)["total"].status == "passed"
+    assert "NotImplementedError" in results(fill(total=answer), lesson)["total"].message
+
+
+def test_notebook_magics_do_no_harm(fill: Fill, lesson: Lesson) -> None:
+    assert results(fill(total="%timeit 1\n!ls\n" + RIGHT_TOTAL), lesson)["total"].status == "passed"
+
+
+def test_only_the_named_exercises_are_checked_and_progress_is_told(fill: Fill, lesson: Lesson) -> None:
+    told: list[tuple[str, int, int]] = []
+    path = fill(keep_mask=RIGHT_KEEP, total=RIGHT_TOTAL)
+    only = check_notebook(path, lesson, only=["total"], progress=lambda *step: told.append(step))
+    assert [result.exercise for result in only.exercises] == ["total"]
+    assert told == [("total", 0, 1), ("done", 1, 1)]
+    with pytest.raises(ValueError, match="has the exercises keep_mask, total"):
+        check_notebook(path, lesson, only=["totals"])
+
+
+# What was seen to win points in stock nbgrader, or to stop a batch.
+
+
+def test_tags_edits_and_deletions_of_course_cells_have_no_effect(fill: Fill, lesson: Lesson) -> None:
+    wrong = "def total(values):\n    return 0\n"
+
+    def attack(notebook: dict[str, Any]) -> None:
+        check = cell_with(notebook, "check-total")
+        check["metadata"]["tags"] = ["skip-execution"]
+        check["source"] = "pass"
+        check["metadata"]["nbgrader"]["points"] = 100
+        notebook["cells"].remove(cell_with(notebook, "check-keep_mask-choice"))
+        notebook["cells"].append(code("assert_ = None", tags=["skip-execution"]))
+
+    result = results(fill(attack, keep_mask="def keep_mask(v, f):\n    return v", total=wrong), lesson)
+    assert (result["total"].points, result["total"].max_points) == (0, 2)
+    assert result["keep_mask"].points == 1  # what the shape check is worth, and not more
+
+
+def test_copied_answer_cell_counts_once_and_untouched_copies_not_at_all(fill: Fill, lesson: Lesson) -> None:
+    def copy_cell(notebook: dict[str, Any]) -> None:
+        cell = cell_with(notebook, "exercise-total")
+        stub = json.loads(json.dumps(cell)) | {"source": "def total(values):\n    raise NotImplementedError()"}
+        notebook["cells"] += [json.loads(json.dumps(cell)), stub]
+
+    notebook = check_notebook(fill(copy_cell, total=RIGHT_TOTAL), lesson)
+    assert notebook.points == 2
+
+
+def test_answer_in_a_cell_of_its_own_is_found(fill: Fill, lesson: Lesson) -> None:
+    def move(notebook: dict[str, Any]) -> None:
+        notebook["cells"].remove(cell_with(notebook, "exercise-total"))
+        notebook["cells"].append(code(RIGHT_TOTAL))
+
+    notebook = check_notebook(fill(move), lesson)
+    assert notebook.points == 2
+    assert any("cell of your own" in note for note in notebook.notes)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"{ no json", "is no JSON"),
+        (b"\xff\xfe\x00", "is no JSON"),
+        (b"[" * 100_000, "is nested too deeply"),
+        (b"[]", "is no notebook of format 4"),
+        (b'{"worksheets": []}', "is no notebook of format 4"),
+        (b'{"cells": [{"cell_type": "code", "source": 3, "metadata": 4}]}', "has no answer cell of the lesson"),
+    ],
+)
+def test_file_that_is_no_notebook_of_the_lesson_gives_one_clear_line(
+    tmp_path: Path, lesson: Lesson, content: bytes, problem: str
+) -> None:
+    path = tmp_path / "broken.ipynb"
+    path.write_bytes(content)
+    with pytest.raises(NotebookError, match=problem) as caught:
+        check_notebook(path, lesson)
+    assert "Cure:" in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(NotebookError, match="cannot be read"):
+        check_notebook(tmp_path / "missing.ipynb", lesson)
+
+
+def test_windows_line_ends_and_byte_order_mark_are_read(fill: Fill, lesson: Lesson) -> None:
+    path = fill(total=RIGHT_TOTAL.replace("\n", "\r\n"))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert results(path, lesson)["total"].status == "passed"
+
+
+def code(source: str, **metadata: Any) -> dict[str, Any]:
+    return {"cell_type": "code", "source": source, "metadata": metadata, "outputs": [], "execution_count": None}

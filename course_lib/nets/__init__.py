@@ -1,6 +1,7 @@
 """Network definitions. `build` makes a network from its name, with fresh weights."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -16,7 +17,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(name: str, **options) -> nn.Module:
+def build(name: str, **options: Any) -> nn.Module:
     """Make the network `name` with fresh weights from torch's global generator.
 
     Raises:

@@ -1,6 +1,7 @@
 """Residual networks for small images: ResNet-8 and ResNet-20."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,11 +75,11 @@ class ResNet(nn.Module):
         return self.fc(features.mean(dim=(2, 3)))
 
 
-def resnet8(**options) -> ResNet:
+def resnet8(**options: Any) -> ResNet:
     """ResNet with one block a stage: 77,754 parameters, the depth of MLPerf Tiny's image classifier."""
     return ResNet(1, **options)
 
 
-def resnet20(**options) -> ResNet:
+def resnet20(**options: Any) -> ResNet:
     """ResNet with three blocks a stage: 272,186 parameters."""
     return ResNet(3, **options)

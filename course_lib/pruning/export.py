@@ -56,8 +56,8 @@ def export_onnx(network: nn.Module, path: Path, sample: Tensor) -> Path:
         model = program.model_proto
         _strip(model)
         unfinished = path.with_name(f"{path.name}.unfinished")
-        onnx.save(model, unfinished)
         try:
+            onnx.save(model, unfinished)
             _check(network, unfinished, sample)
             os.replace(unfinished, path)
         finally:
@@ -74,7 +74,7 @@ def export_onnx(network: nn.Module, path: Path, sample: Tensor) -> Path:
 
 
 def onnx_session(path: Path, threads: int = 1) -> Any:
-    """An ONNX Runtime `InferenceSession` on the CPU for the file at `path`, with all graph optimisations, on `threads` threads."""
+    """An ONNX Runtime `InferenceSession` for the file at `path`, on the CPU, fully optimised, on `threads` threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -65,7 +65,7 @@ magnitude = {name: pruning.kept_magnitude(corner, keep) for name, keep in patter
 figure, axes = plt.subplots(1, 4, figsize=(10, 3.5), layout="constrained")
 for axis, (name, keep) in zip(axes, patterns.items(), strict=True):
     axis.pcolormesh(keep.flip(0), cmap="Oranges", vmin=0, vmax=1.6, edgecolors="white", linewidth=0.8)
-    axis.set(title=f"{name}\nkeeps {magnitude[name]:.0%} of the magnitude", aspect="equal")
+    axis.set(title=f"{name}\nkeeps {magnitude[name]:.0%} of Σ|w|", aspect="equal")
     axis.set(xticks=range(0, 17, 4), yticks=[], xlabel="inputs")
 axes[0].set_ylabel("outputs")
 figure.suptitle(f"Half of the weights each: {max(magnitude, key=magnitude.get)} keeps most, {min(magnitude, key=magnitude.get)} least")
@@ -736,7 +736,7 @@ for sparsity in (0.9, 0.98, 0.995):
 # Suppose SNIP's mask trains well. Has it found the right *weights*? Frankle et al. ([2021](https://arxiv.org/abs/2009.08576)) ask for a control: **shuffle** the mask within each layer, so that
 # only the number of weights in each layer stays, and train again. If the accuracy stays, the method has chosen layer sizes, and nothing more.
 #
-# The four candidates at 95 % sparsity, each trained for the same number of epochs on the 10,000 embedded images, as they are and shuffled.
+# The four candidates at 90 % sparsity, each trained for the same number of epochs on the 10,000 embedded images, as they are and shuffled.
 # *Magnitude after training* starts from a trained network; its training is extra work, and saving that work is what the others promise.
 # A shuffled random mask is just another random mask, so the first pair of bars is your ruler for chance.
 
@@ -752,10 +752,10 @@ def train_sparse(network, masks, epochs=4):
 trained = copy.deepcopy(fresh)
 fit(trained, train, 4, learning_rate=0.1)
 candidates = {
-    "random": (fresh, pruning.global_masks(lottery, 0.95)),
-    "SNIP": (fresh, pruning.global_masks(snip, 0.95)),
-    "SynFlow": (fresh, pruning.synflow_masks(fresh, (1, 28, 28), 0.95)),
-    "magnitude\nafter training": (trained, pruning.global_masks(pruning.prunable_weights(trained), 0.95)),
+    "random": (fresh, pruning.global_masks(lottery, 0.9)),
+    "SNIP": (fresh, pruning.global_masks(snip, 0.9)),
+    "SynFlow": (fresh, pruning.synflow_masks(fresh, (1, 28, 28), 0.9)),
+    "magnitude\nafter training": (trained, pruning.global_masks(pruning.prunable_weights(trained), 0.9)),
 }
 chosen = {name: train_sparse(network, masks) for name, (network, masks) in candidates.items()}
 shuffled = {name: train_sparse(network, pruning.shuffle_within_layers(masks, seed=1)) for name, (network, masks) in candidates.items()}
@@ -769,9 +769,9 @@ for offset, (label, results) in zip((-0.2, 0.2), {"as chosen": chosen, "shuffled
 dense = bench.accuracy(trained, test)
 axis.axhline(dense, color="black", linewidth=1, linestyle=":", label=f"dense, {dense:.1f}")
 axis.set(xticks=places, xticklabels=list(chosen), ylabel="test accuracy (%)", ylim=(min(*chosen.values(), *shuffled.values()) - 3, dense + 3))
-axis.legend(fontsize=8, loc="lower right")
+axis.legend(fontsize=8, loc="upper left")
 loss = {name.replace("\n", " "): chosen[name] - shuffled[name] for name in chosen}
-axis.set_title("95 % sparsity: shuffling costs " + ", ".join(f"{name} {points:.1f}" for name, points in loss.items() if name != "random"), fontsize=10)
+axis.set_title("90 % sparsity: shuffling costs " + ", ".join(f"{name} {points:.1f}" for name, points in loss.items() if name != "random"), fontsize=10)
 plt.show()
 
 # %% [markdown]

@@ -30,8 +30,8 @@ WRONG = RIGHT.replace("round(fraction", "round((1 - fraction)")
 def built(tmp_path_factory):
     """The files of a small course, built by `course build`."""
     root = tmp_path_factory.mktemp("built")
-    (root / "tinylib").mkdir()
-    (root / "tinylib" / "__init__.py").write_text(LIBRARY)
+    (root / "smalllib").mkdir()
+    (root / "smalllib" / "__init__.py").write_text(LIBRARY)
     banks = root / "solutions" / "01_demo" / "answers"
     banks.mkdir(parents=True)
     (banks.parent / "01_keeping.py").write_text(LESSON)
@@ -41,7 +41,7 @@ def built(tmp_path_factory):
         patch.syspath_prepend(str(root))
         assert cli.main(["--root", str(root), "build"]) == cli.OK
         yield root
-    sys.modules.pop("tinylib", None)
+    sys.modules.pop("smalllib", None)
 
 
 class Course:

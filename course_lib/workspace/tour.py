@@ -330,7 +330,7 @@ def _shower(echo: Callable[[str], None]) -> Callable[[RenderableType], None]:
 
     def show(what: RenderableType) -> None:
         with console.capture() as captured:
-            console.print(what)
+            console.print(what, soft_wrap=isinstance(what, str))  # a path stays in one piece
         echo(captured.get().rstrip("\n"))
 
     return show

@@ -38,7 +38,8 @@ dense = zoo.load("lenet-300-100")
 train, test = fashion_mnist("train"), fashion_mnist("test")
 zeroed = copy.deepcopy(dense)
 pruning.apply_masks(zeroed, pruning.global_masks(pruning.prunable_weights(zeroed), 0.9))
-bench.Report([bench.measure("dense", dense, test=test), bench.measure("90 % zeros", zeroed, technique="pruning", test=test)], saved)
+before = bench.measure("dense", dense, test=test)
+bench.Report.compare(before, bench.measure("90 % zeros", zeroed, technique="pruning", test=test), saved)
 
 # %% [markdown]
 # Two facts to explain. Nine of ten weights are gone, and the network still recognises most pictures. And the file is as large as before: a zero
@@ -62,11 +63,12 @@ def draw(percent_removed):
     network = copy.deepcopy(dense)
     network.fc1.weight.data[fc1.abs() <= bar] = 0
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    _, edges, patches = axes.hist(fc1.flatten().numpy(), bins=141, range=(-0.35, 0.35), color=bench.TECHNIQUE_COLOURS["pruning"])
+    _, edges, patches = axes.hist(fc1.flatten().numpy(), bins=141, range=(-0.35, 0.35))
     for patch, left, right in zip(patches, edges[:-1], edges[1:], strict=True):
         patch.set_facecolor("0.8" if max(abs(left), abs(right)) <= bar else bench.TECHNIQUE_COLOURS["pruning"])
     axes.set(xlabel="value of a weight of fc1 (grey: removed)", ylabel="number of weights")
-    axes.set_title(f"{percent_removed} % of fc1 removed, |w| up to {bar:.3f}: accuracy {bench.accuracy(network, test):.1f} %", fontsize=10)
+    accuracy = bench.accuracy(network, test)
+    axes.set_title(f"{percent_removed} % of fc1 removed, |w| up to {bar:.3f}: accuracy {accuracy:.1f} %", fontsize=10)
     return figure
 
 
@@ -141,10 +143,17 @@ for bad in (float("nan"), float("inf")):
 # %%
 weights = {name: weight.detach() for name, weight in pruning.prunable_weights(dense).items()}
 generator = torch.Generator().manual_seed(0)
+
+
+def neurons_only(weight, sparsity):
+    kept = pruning.neuron_mask(weight, 0 if len(weight) == 10 else sparsity)  # the ten classes stay
+    return kept[:, None].expand_as(weight)
+
+
 ways = {
-    "magnitude": lambda name, weight, sparsity: magnitude_mask(weight, sparsity),
-    "neurons": lambda name, weight, sparsity: pruning.neuron_mask(weight, sparsity if name != "fc3.weight" else 0)[:, None].expand_as(weight),
-    "random": lambda name, weight, sparsity: pruning.random_mask(weight, sparsity, generator),
+    "magnitude": magnitude_mask,
+    "neurons": neurons_only,
+    "random": lambda weight, sparsity: pruning.random_mask(weight, sparsity, generator),
 }
 sparsities = [0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98]
 
@@ -155,21 +164,26 @@ def accuracy_with(masks, network=dense):
     return bench.accuracy(network, test)
 
 
+def layer_by_layer(choose, sparsity):
+    return {name: choose(weight, sparsity) for name, weight in weights.items()}
+
+
 curves = {
-    way: [accuracy_with({name: choose(name, weight, sparsity) for name, weight in weights.items()}) for sparsity in sparsities]
-    for way, choose in ways.items()
+    way: [accuracy_with(layer_by_layer(choose, sparsity)) for sparsity in sparsities] for way, choose in ways.items()
 }
 
 # %%
-STYLES = dict(zip(["magnitude", "neurons", "random", "global"], [("#E69F00", "o"), ("#0072B2", "^"), ("0.5", "x"), ("#D55E00", "s")], strict=True))
+STYLES = {"magnitude": ("#E69F00", "o"), "neurons": ("#0072B2", "^"), "random": ("0.5", "x"), "global": ("#D55E00", "s")}
+STYLES["each layer alike"] = STYLES["magnitude"]
 
 
 def plot_curves(curves, title):
     _, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     for way, curve in curves.items():
-        axes.plot([100 * sparsity for sparsity in sparsities], curve, color=STYLES[way][0], marker=STYLES[way][1], label=way)
+        colour, marker = STYLES[way]
+        axes.plot([100 * sparsity for sparsity in sparsities], curve, color=colour, marker=marker, label=way)
     axes.axhline(bench.accuracy(dense, test), color="black", linewidth=0.8, linestyle=":", label="dense")
-    axes.set(xlabel="sparsity of each layer (%)" if "random" in curves else "sparsity of the network (%)", ylabel="test accuracy (%)")
+    axes.set(xlabel="weights removed (%)", ylabel="test accuracy (%)")
     axes.set_title(title, fontsize=10)
     axes.legend()
     plt.show()
@@ -205,7 +219,8 @@ for (name, accuracies), marker in zip(scan.items(), "osD^", strict=True):
     axes.plot([100 * sparsity for sparsity in scanned], accuracies, marker=marker, label=f"{name} ({size:,} weights)")
 axes.set(xlabel="sparsity of this one layer (%)", ylabel="accuracy on 1,000 training images (%)")
 worst, best = max(lost, key=lost.get), min(lost, key=lost.get)
-axes.set_title(f"LeNet-5: 90 % of {worst} gone costs {lost[worst]:.1f} points, 90 % of {best} costs {lost[best]:.1f}", fontsize=10)
+price = f"90 % of {worst} gone costs {lost[worst]:.1f} points, 90 % of {best} costs {lost[best]:.1f}"
+axes.set_title(f"LeNet-5: {price}", fontsize=10)
 axes.legend()
 plt.show()
 
@@ -275,7 +290,7 @@ curves["global"] = [accuracy_with(global_masks(weights, sparsity)) for sparsity 
 given = {name: 100 * (1 - float(keep.float().mean())) for name, keep in global_masks(weights, 0.9).items()}
 at_90 = sparsities.index(0.9)
 plot_curves(
-    {way: curves[way] for way in ("global", "magnitude")},
+    {"global": curves["global"], "each layer alike": curves["magnitude"]},
     f"At 90 %: global {curves['global'][at_90]:.1f} %, each layer alike {curves['magnitude'][at_90]:.1f} %.\n"
     + "The bar takes " + ", ".join(f"{percent:.0f} % of {name.removesuffix('.weight')}" for name, percent in given.items()),
 )
@@ -316,9 +331,10 @@ def follow_removed(mask_gradient):
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
-for mask_gradient, label, colour, marker in [(False, "masked once", "0.5", "x"), (True, "gradient masked in each step", "#0072B2", "^")]:
-    zero, size = follow_removed(mask_gradient)
-    axes.plot(range(31), [0, *size], color=colour, marker=marker, label=f"{label}: {zero[0]:.0f} % still zero after one step")
+for label, colour, marker in [("masked once", "0.5", "x"), ("gradient masked in each step", "#0072B2", "^")]:
+    zero, size = follow_removed(mask_gradient=label != "masked once")
+    label = f"{label}: {zero[0]:.0f} % still zero after one step"
+    axes.plot(range(31), [0, *size], color=colour, marker=marker, label=label)
 axes.axhline(0, color="black", linewidth=0.8)
 axes.set_ylim(top=1.5 * axes.get_ylim()[1])
 axes.set(xlabel="steps after pruning", ylabel="mean |w| of the removed weights")
@@ -437,18 +453,19 @@ for bad in [(0, 5, 5, 0.5), (0, 5, 4, 0.5), (0, 0, 5, 1.5), (0, 0, 5, 0.5, -0.1)
 # the dense network gets four more passes, too. **Predict** the order.
 
 # %%
-recipes = {
-    "one shot": lambda network: pruning.prune_and_retrain(network, train, 0.98, rounds=1, epochs=4, choose=global_masks),
-    "iterative, 4 rounds": lambda network: pruning.prune_and_retrain(network, train, 0.98, rounds=4, epochs=1, choose=global_masks),
-    "gradual": lambda network: pruning.prune_gradually(network, train, 0.98, epochs=4, choose=global_masks, schedule=cubic_sparsity),
-    "dense, four more passes": lambda network: fit(network, train, 4),
+one_shot, iterative, gradual, longer = (copy.deepcopy(dense) for _ in range(4))
+pruning.prune_and_retrain(one_shot, train, 0.98, rounds=1, epochs=4, choose=global_masks)
+pruning.prune_and_retrain(iterative, train, 0.98, rounds=4, epochs=1, choose=global_masks)
+pruning.prune_gradually(gradual, train, 0.98, epochs=4, choose=global_masks, schedule=cubic_sparsity)
+fit(longer, train, 4)
+
+healed = {"one shot": one_shot, "iterative, 4 rounds": iterative, "gradual": gradual}
+sparse = {recipe: bench.accuracy(network, test) for recipe, network in healed.items()}
+reached = {
+    "98 % pruned, not retrained": accuracy_with(global_masks(weights, 0.98)),
+    **sparse,
+    "dense, four more passes": bench.accuracy(longer, test),
 }
-healed = {}
-for recipe, apply in recipes.items():
-    healed[recipe] = copy.deepcopy(dense)
-    apply(healed[recipe])
-reached = {"98 % pruned, not retrained": accuracy_with(global_masks(weights, 0.98))}
-reached.update({recipe: bench.accuracy(network, test) for recipe, network in healed.items()})
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 2.8), layout="constrained")
@@ -456,10 +473,10 @@ bars = axes.barh(list(reached), list(reached.values()), color=["0.8", "#E69F00",
 axes.bar_label(bars, fmt="%.1f", padding=3)
 axes.invert_yaxis()
 axes.set(xlabel="test accuracy (%)", xlim=(0, 105))
-sparse = {recipe: accuracy for recipe, accuracy in reached.items() if recipe in list(recipes)[:3]}
 winner, spread = max(sparse, key=sparse.get), max(sparse.values()) - min(sparse.values())
 noise = 2 * 2**0.5 * bench.standard_error(max(sparse.values()), len(test.labels))
-axes.set_title(f"Best: {winner}. The three differ by {spread:.1f} points, two standard errors are {noise:.1f}", fontsize=10, loc="right")
+title = f"Best: {winner}. The three differ by {spread:.1f} points, two standard errors are {noise:.1f}"
+axes.set_title(title, fontsize=10, loc="right")
 plt.show()
 
 # %% [markdown]
@@ -713,44 +730,47 @@ def counted(weight):
     """Bytes of a matrix by your encoders, with the narrowest indices."""
     values, columns, row_starts = csr_encode(weight)
     bits, kept = bitmask_encode(weight)
-    column, start = (pruning.storage.index_dtype(largest).itemsize for largest in (weight.shape[1] - 1, len(values)))
-    return {"CSR": 4 * len(values) + column * len(columns) + start * len(row_starts), "bitmask": len(bits) + 4 * len(kept)}
+    column = pruning.storage.index_dtype(weight.shape[1] - 1).itemsize
+    start = pruning.storage.index_dtype(len(values)).itemsize
+    csr = 4 * len(values) + column * len(columns) + start * len(row_starts)
+    return {"CSR": csr, "bitmask": len(bits) + 4 * len(kept)}
 
 
 folder = Path(tempfile.mkdtemp())
 shown = [0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99]
-files = {"dense": [], "dense, zipped": [], "CSR": [], "bitmask": []}
+files = {"dense": [], "zipped dense": [], "CSR": [], "bitmask": []}
 lines = {"CSR": [], "bitmask": []}
 for sparsity in shown:
     network = copy.deepcopy(dense)
     pruning.apply_masks(network, global_masks(weights, sparsity))
     plain, zipped = bench.saved_bytes(network)
     files["dense"].append(plain)
-    files["dense, zipped"].append(zipped)
+    files["zipped dense"].append(zipped)
     for name, layout in (("CSR", "csr"), ("bitmask", "bitmask")):
         files[name].append(pruning.save_sparse(network.state_dict(), folder / "network.safetensors", layout))
         lines[name].append(sum(counted(weight.detach())[name] for weight in pruning.prunable_weights(network).values()))
 
 # %%
-colours = {"dense": ("black", "o"), "dense, zipped": ("0.5", "x"), "CSR": ("#0072B2", "s"), "bitmask": ("#E69F00", "^")}
+colours = {"dense": ("black", "o"), "zipped dense": ("0.5", "x"), "CSR": ("#0072B2", "s"), "bitmask": ("#E69F00", "^")}
 figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
 for name, sizes in files.items():
     colour, marker = colours[name]
-    axes.scatter([100 * sparsity for sparsity in shown], [size / 1000 for size in sizes], color=colour, marker=marker, label=f"{name} (file)")
+    percent, kilobytes = [100 * sparsity for sparsity in shown], [size / 1000 for size in sizes]
+    axes.scatter(percent, kilobytes, color=colour, marker=marker, label=f"{name} (file)")
     if name in lines:
-        axes.plot([100 * sparsity for sparsity in shown], [size / 1000 for size in lines[name]], color=colour, linewidth=1)
+        axes.plot(percent, [size / 1000 for size in lines[name]], color=colour, linewidth=1)
 border = csr_break_even(*fc1.shape) / fc1.numel()
 axes.axvline(100 * border, color="#0072B2", linestyle=":", label="your break-even of CSR for fc1")
 axes.set(xlabel="sparsity (%)", ylabel="size of the file (kB)", ylim=(0, 1750))
 at_90 = {name: files["dense"][0] / sizes[shown.index(0.9)] for name, sizes in files.items()}
-axes.set_title("Times smaller at 90 %: " + ", ".join(f"{name} {factor:.1f}" for name, factor in at_90.items()), fontsize=10)
+axes.set_title("Times smaller at 90 %: " + ", ".join(f"{name} {factor:.1f}" for name, factor in at_90.items() if name != "dense"), fontsize=10)
 axes.legend(loc="upper right", bbox_to_anchor=(1, 0.97), fontsize=8)
 plt.show()
 
 # %% [markdown]
 # A bit costs 1/8 byte for *every* weight, an index of two bytes costs only for those that are *there*. They are equal where one of sixteen is there, that is at 93.75 %: below it the bitmask is
 # smaller, above it CSR. (`save_sparse` without a layout takes the smaller one for each tensor.) Zipping the dense file does as well at high sparsity: zip finds long runs of
-# zero bytes by itself. For a download it is good enough. But what it unpacks is the dense file again, so memory and storage on the device gain nothing.
+# zero bytes by itself. For a download it is good enough. But what it unpacks is the dense file again, so the storage of the device gains nothing.
 #
 # ## Is it faster?
 #
@@ -774,19 +794,17 @@ for sparsity in steps:
     candidates[f"fewer neurons {sparsity}"] = nn.Linear(784, max(round(300 * (1 - sparsity)), 1))
 times = {batch: bench.latency(candidates, test.images[:batch].flatten(1), rounds=60) for batch in (1, 64)}
 ratios = {
-    (kind, batch): [times[batch]["dense"].median_ms / times[batch][f"{kind} {sparsity}"].median_ms for sparsity in steps]
+    (kind, batch): [each["dense"].median_ms / each[f"{kind} {sparsity}"].median_ms for sparsity in steps]
     for kind in ("CSR", "fewer neurons")
-    for batch in times
+    for batch, each in times.items()
 }
 
 # %%
 def crossing(ratios):
-    """The sparsity (%) from which on all ratios are above 1, by linear interpolation; None where the last one is not."""
-    below = [i for i, ratio in enumerate(ratios) if ratio <= 1]
-    if not below:
-        return 100 * steps[0]
-    i = below[-1]
-    return None if i == len(steps) - 1 else 100 * (steps[i] + (steps[i + 1] - steps[i]) * (1 - ratios[i]) / (ratios[i + 1] - ratios[i]))
+    """The first sparsity tried (%) from which on CSR stays faster; None where it is not at the last one."""
+    slower = [i for i, ratio in enumerate(ratios) if ratio <= 1]
+    first = slower[-1] + 1 if slower else 0
+    return 100 * steps[first] if first < len(steps) else None
 
 
 figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
@@ -799,8 +817,9 @@ axes.axhline(1, color="black", linewidth=0.8)
 axes.set(xlabel="weights of fc1 removed (%)", ylabel="times as fast as dense (log scale)", yscale="log")
 axes.set_yticks([0.2, 0.5, 1, 2, 5, 10], ["0.2", "0.5", "1", "2", "5", "10"])
 borders = {batch: crossing(ratios["CSR", batch]) for batch in times}
-said = ", ".join(f"from {border:.0f} % at batch {batch}" if border else f"never at batch {batch}" for batch, border in borders.items())
-axes.set_title(f"CSR is faster {said}.\nAt 50 % it takes {1 / ratios['CSR', 64][steps.index(0.5)]:.1f} times as long as dense (batch 64)", fontsize=10)
+said = [f"from {border:.0f} % at batch {batch}" if border else f"never at batch {batch}" for batch, border in borders.items()]
+half = f"At 50 % it takes {1 / ratios['CSR', 64][steps.index(0.5)]:.1f} times as long as dense (batch 64)"
+axes.set_title(f"CSR is faster {', '.join(said)}.\n{half}", fontsize=10)
 axes.legend()
 plt.show()
 border_guess.beside(borders[64]) if borders[64] else border_guess
@@ -863,11 +882,13 @@ for name, network in (("as trained", dense), ("rescaled", rescaled)):
     ]
 
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-for shift, (name, accuracies) in zip((-0.2, 0.2), broken.items(), strict=True):
-    axes.bar_label(axes.bar([place + shift for place in range(3)], accuracies, 0.4, label=name, color="0.6" if shift < 0 else "#D55E00"), fmt="%.1f")
+for shift, colour, (name, accuracies) in zip((-0.2, 0.2), ("0.6", "#D55E00"), broken.items(), strict=True):
+    bars = axes.bar([place + shift for place in range(3)], accuracies, 0.4, label=name, color=colour)
+    axes.bar_label(bars, fmt="%.1f")
 axes.set_xticks(range(3), ["dense", "80 %, each layer alike", "80 %, one bar for all"])
 axes.set(ylabel="test accuracy (%)", ylim=(0, 115))
-axes.set_title(f"The same function, rescaled: global pruning falls from {broken['as trained'][2]:.1f} to {broken['rescaled'][2]:.1f} %", fontsize=10)
+fall = f"{broken['as trained'][2]:.1f} to {broken['rescaled'][2]:.1f} %"
+axes.set_title(f"The same function, rescaled: global pruning falls from {fall}", fontsize=10)
 axes.legend(ncols=2)
 plt.show()
 
@@ -891,13 +912,15 @@ restored.load_state_dict(pruning.load_sparse(path))
 assert all(torch.equal(restored.state_dict()[name], value) for name, value in shipped.state_dict().items())
 
 before = bench.measure("LeNet-300-100", dense, test=test)
-after = bench.measure("LeNet-300-100, 90 % pruned", restored, technique="pruning", test=test, artefact=path, note="bitmask file, unpacked to dense when loaded")
-before, after = bench.time_together([before, after], {before.name: dense, after.name: restored}, test.images[:1], batches=(1, 64))
+note = "bitmask file, unpacked to dense when loaded"
+after = bench.measure("LeNet-300-100, 90 % pruned", restored, technique="pruning", test=test, artefact=path, note=note)
+pair = {before.name: dense, after.name: restored}
+before, after = bench.time_together([before, after], pair, test.images[:1], batches=(1, 64))
 bench.record(after)
 bench.Report.compare(before, after)
 
 # %% [markdown]
-# The file is really smaller; the honesty meter adds what it is not. Where the honest product is a download, this is a good trade. Where it is time, go on with lesson 2.
+# The file is really smaller; the honesty meter adds what it is not. If you need bytes (a download, an app), this is a good trade. If you need time, go on with lesson 2.
 #
 # ## Summary
 #

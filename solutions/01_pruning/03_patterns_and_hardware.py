@@ -625,8 +625,8 @@ axis.set_title(f"Batch 64, one thread: at 90 % {winner} is {faster[winner][2]:.1
 plt.show()
 
 # %% [markdown]
-# Look at two things. Below the line at 1 a sparse product is *slower* than the dense one, although it multiplies less. And where the curves
-# lie far apart, the larger block pays; where they meet, single weights in CSR do as well and cost less accuracy: what blocks cost you saw in the first experiment.
+# Look at two things. Below the line at 1 a sparse product is *slower* than the dense one, although it multiplies less. And compare the
+# curves with each other: blocks have to beat CSR clearly to be worth their price in accuracy, which you saw in the first experiment. Which side of a block is better here?
 # On a machine that is busy with other things these ratios jump about; then close the other programs and run the cell again.
 #
 # %% [markdown]

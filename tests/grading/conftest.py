@@ -18,8 +18,8 @@ Fill = Callable[..., Path]
 def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The root of a small course, built."""
     root = tmp_path_factory.mktemp("course")
-    (root / "tinylib").mkdir()
-    (root / "tinylib" / "__init__.py").write_text(LIBRARY)
+    (root / "smalllib").mkdir()
+    (root / "smalllib" / "__init__.py").write_text(LIBRARY)
     banks = root / "solutions" / "01_demo" / "answers"
     banks.mkdir(parents=True)
     (banks.parent / "01_keeping.py").write_text(LESSON)
@@ -31,7 +31,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
     finally:
         sys.path.remove(str(root))
-        sys.modules.pop("tinylib", None)
+        sys.modules.pop("smalllib", None)
 
 
 @pytest.fixture(scope="session")

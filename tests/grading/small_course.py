@@ -42,9 +42,9 @@ LESSON = """# %% [markdown] lesson="Keeping what is large" minutes=45 needs="not
 # %% imports
 import math
 
-import tinylib
+import smalllib
 
-# %% exercise="tinylib.keep_mask" minutes=10 difficulty=1
+# %% exercise="smalllib.keep_mask" minutes=10 difficulty=1
 # hint: Sort the positions by magnitude.
 
 # %% check="keep_mask" part="shape" points=1
@@ -60,7 +60,7 @@ before = list(values)
 keep = keep_mask(values, 0.3)
 assert sum(keep) == 14, "A hidden check counts the survivors: how many are 30 % of 20?"
 assert values == before, "Did the function change the values that it was given?"
-assert tinylib.kept_total(values, 1.0) == 0.0
+assert smalllib.kept_total(values, 1.0) == 0.0
 try:
     keep_mask([1.0], 1.5)
 except ValueError:
@@ -75,7 +75,7 @@ else:
 # %%
 keep_mask([1.0, 2.0, 3.0], 1 / 3)
 
-# %% exercise="tinylib.total" minutes=5 difficulty=1
+# %% exercise="smalllib.total" minutes=5 difficulty=1
 
 # %% check="total" points=2
 assert math.isclose(total([1.0, 2.0, 3.5]), 6.5), "Is every value counted once?"

@@ -119,13 +119,13 @@ def test_process_that_an_answer_leaves_behind_is_ended(fill: Fill, lesson: Lesso
 @pytest.mark.parametrize(
     "answer",
     [
-        "keep_mask = tinylib.keep_mask",
-        "from tinylib import keep_mask",
-        "import tinylib as t\ndef keep_mask(values, fraction):\n    return t.keep_mask(values, fraction)",
-        "def keep_mask(values, fraction):\n    return getattr(tinylib, 'keep_mask')(values, fraction)",
-        "def keep_mask(values, fraction):\n    return vars(tinylib)['keep_' + 'mask'](values, fraction)",
-        "keep_mask = vars(tinylib)['keep_' + 'mask']",
-        "def keep_mask(v, f):\n    try:\n        return vars(tinylib)['keep_' + 'mask'](v, f)\n    except: pass",
+        "keep_mask = smalllib.keep_mask",
+        "from smalllib import keep_mask",
+        "import smalllib as t\ndef keep_mask(values, fraction):\n    return t.keep_mask(values, fraction)",
+        "def keep_mask(values, fraction):\n    return getattr(smalllib, 'keep_mask')(values, fraction)",
+        "def keep_mask(values, fraction):\n    return vars(smalllib)['keep_' + 'mask'](values, fraction)",
+        "keep_mask = vars(smalllib)['keep_' + 'mask']",
+        "def keep_mask(v, f):\n    try:\n        return vars(smalllib)['keep_' + 'mask'](v, f)\n    except: pass",
     ],
 )  # fmt: skip
 def test_answer_that_calls_the_library_earns_nothing_and_is_told_why(fill: Fill, lesson: Lesson, answer: str) -> None:
@@ -136,12 +136,12 @@ def test_answer_that_calls_the_library_earns_nothing_and_is_told_why(fill: Fill,
 
 
 def test_learner_may_compare_with_the_library_below_the_answer(fill: Fill, lesson: Lesson) -> None:
-    comparison = "\nassert total([1.0, 2.0]) == tinylib.total([1.0, 2.0])\n"
+    comparison = "\nassert total([1.0, 2.0]) == smalllib.total([1.0, 2.0])\n"
     assert results(fill(total=RIGHT_TOTAL + comparison), lesson)["total"].status == "passed"
 
 
 def test_rest_of_the_library_may_be_used(fill: Fill, lesson: Lesson) -> None:
-    answer = "def total(values):\n    return tinylib.kept_total(values, 0.0)\n"
+    answer = "def total(values):\n    return smalllib.kept_total(values, 0.0)\n"
     assert results(fill(total=answer), lesson)["total"].status == "passed"
 
 

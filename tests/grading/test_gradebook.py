@@ -55,7 +55,7 @@ def graded(course: Path, folders: tuple[Path, Path]) -> GradeResult:
     hand_in("untouched")
     hand_in("cheats", cheat)
     hand_in("exits", keep_mask="def keep_mask(values, fraction):\n    exit()\n", total=RIGHT_TOTAL)
-    hand_in("borrows", keep_mask="keep_mask = tinylib.keep_mask", total=RIGHT_TOTAL)
+    hand_in("borrows", keep_mask="keep_mask = smalllib.keep_mask", total=RIGHT_TOTAL)
     hand_in("odd [1]", keep_mask=RIGHT_KEEP)
     hand_in("nothing")
     (submitted / "nothing" / "01_demo" / "01_keeping.ipynb").write_text("{ half a notebo")

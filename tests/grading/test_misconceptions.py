@@ -30,7 +30,7 @@ def judged(lesson: Lesson) -> Iterator[Callable[[str, Callable[..., Any]], str |
     def judge(name: str, function: Callable[..., Any]) -> str | None:
         exercise = lesson.exercise(name)
         names = imported(lesson.imports)
-        reference = getattr(sys.modules["tinylib"], name)
+        reference = getattr(sys.modules["smalllib"], name)
         probes = record([check.source for check in exercise.checks], name, reference, names)
         right, wrong = read_bank(bank_of(lesson, name))
         known = [(said, behaviour(each, probes)) for said, each in wrong]

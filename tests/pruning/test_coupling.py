@@ -77,6 +77,7 @@ def test_groups_hold_the_same_layers_as_those_of_torch_pruning():
     for name in ("resnet-20", "lenet-5"):
         network = build(name).eval()
         coupling = trace_coupling(network, IMAGE)
+        names = {layer: name for name, layer in network.named_modules()}
         graph = torch_pruning.DependencyGraph().build_dependency(network, example_inputs=IMAGE)
         for group in coupling.groups.values():
             layer = network.get_submodule(group.name)
@@ -85,11 +86,8 @@ def test_groups_hold_the_same_layers_as_those_of_torch_pruning():
                 if isinstance(layer, nn.Conv2d)
                 else torch_pruning.prune_linear_out_channels
             )
-            theirs = {
-                graph._module2name[step.target.module]
-                for step, _ in graph.get_pruning_group(layer, prune, [0])
-                if step.target.module in graph._module2name
-            }
+            steps = graph.get_pruning_group(layer, prune, [0])
+            theirs = {names[step.target.module] for step, _ in steps if step.target.module in names}
             assert theirs == {*group.makers, *group.norms, *group.readers}
 
 

@@ -20,8 +20,8 @@ SMALL = {"widths": (8, 16, 32)}
 @pytest.fixture(scope="module")
 def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("toured")
-    (root / "tinylib").mkdir()
-    (root / "tinylib" / "__init__.py").write_text(LIBRARY)
+    (root / "smalllib").mkdir()
+    (root / "smalllib" / "__init__.py").write_text(LIBRARY)
     banks = root / "solutions" / tour.CHAPTER / "answers"
     banks.mkdir(parents=True)
     (banks.parent / "01_keeping.py").write_text(LESSON)
@@ -31,7 +31,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     build(root)
     yield root
     sys.path.remove(str(root))
-    sys.modules.pop("tinylib", None)
+    sys.modules.pop("smalllib", None)
 
 
 @pytest.fixture

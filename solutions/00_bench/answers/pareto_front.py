@@ -30,11 +30,7 @@ def wrong_strict(points):
 
 def wrong_lower_is_better(points):
     """Takes a low quality for a good one."""
-    front = [
-        i
-        for i, (c, q) in enumerate(points)
-        if not any(d <= c and r <= q and (d < c or r < q) for d, r in points)
-    ]
+    front = [i for i, (c, q) in enumerate(points) if not any(d <= c and r <= q and (d < c or r < q) for d, r in points)]
     return sorted(front, key=lambda i: points[i][0])
 
 
@@ -49,11 +45,7 @@ def wrong_extremes(points):
 
 def wrong_unordered(points):
     """Leaves the front in the order of the input."""
-    return [
-        i
-        for i, (c, q) in enumerate(points)
-        if not any(d <= c and r >= q and (d < c or r > q) for d, r in points)
-    ]
+    return [i for i, (c, q) in enumerate(points) if not any(d <= c and r >= q and (d < c or r > q) for d, r in points)]
 
 
 def wrong_drops_twins(points):
@@ -69,7 +61,5 @@ def wrong_drops_twins(points):
 def wrong_points(points):
     """Returns the points themselves instead of their positions."""
     return sorted(
-        tuple(p)
-        for p in points
-        if not any(d <= p[0] and r >= p[1] and (d < p[0] or r > p[1]) for d, r in points)
+        tuple(p) for p in points if not any(d <= p[0] and r >= p[1] and (d < p[0] or r > p[1]) for d, r in points)
     )

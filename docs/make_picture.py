@@ -67,6 +67,17 @@ def finding(costs: list[Cost]) -> str:
     return f"ResNet-20 after pruning: {fewer:.0f} % fewer MACs, {faster} times faster, {points:+.2f} points of accuracy"
 
 
+def caveat(costs: list[Cost]) -> list[str]:
+    """What the headline does not say: how sure the difference of accuracy is, and how long each network was trained."""
+    by_name = {cost.name: cost for cost in costs}
+    if not set(HEADLINE) <= by_name.keys():
+        return []
+    epochs = [zoo.card(name)["recipe"]["epochs"] for name in HEADLINE]
+    doubts = [text for text in bench.honesty(*(by_name[name] for name in HEADLINE)) if "chance" in text]
+    trained = f"The pruned network was tuned for {epochs[1]} epochs after the {epochs[0]} epochs of its parent."
+    return [" ".join([*doubts, trained]), ""]
+
+
 def draw(measured: dict[str, Any]) -> Figure:
     """Left: accuracy over file size. Right: the time that each network takes."""
     costs = [Cost.from_dict(content) for content in measured["costs"]]
@@ -130,6 +141,7 @@ def table(measured: dict[str, Any]) -> str:
         lines.append(f"| {cost.name} | {costly} | {cost.accuracy:.2f} % | {one:.3f} ms | {many:.2f} ms |")
     lines += [
         "",
+        *caveat(costs),
         f"Fashion-MNIST, {costs[0].test_images:,} test images; times are medians on {measured['hardware']}, "
         f"in interleaved rounds, float32; measured on {measured['measured']}, load average {measured['load_average']}.",
         END,

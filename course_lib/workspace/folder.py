@@ -2,6 +2,7 @@
 
     work/
       Start.md                      the page on which JupyterLab opens
+      Glossary.md                   a copy of docs/glossary.md
       <chapter>/<lesson>.ipynb      the learner's notebooks
       results/                      what the lessons measured
       backups/<time>/…              notebooks as they were before `course update` and `course reset`
@@ -195,15 +196,17 @@ class Workspace:
         return fingerprints(read_notebook(self.notebook(lesson)), self._original(lesson))
 
     def write_start_page(self) -> Path:
-        """Write the start page anew where anything on it has changed.
+        """Write the start page, and the glossary beside it, anew where anything on them has changed.
 
         Raises:
-            WorkspaceError: it cannot be written.
+            WorkspaceError: they cannot be written.
         """
+        glossary = self.root / "docs" / "glossary.md"
+        has_glossary = glossary.exists()
+        if has_glossary:
+            _write_if_changed(self.folder / start_page.GLOSSARY, glossary.read_text(encoding="utf-8"))
         path = self.folder / start_page.NAME
-        text = start_page.start_page(self.status())
-        if not path.exists() or path.read_bytes() != text.encode():
-            save(path, text)
+        _write_if_changed(path, start_page.start_page(self.status(), has_glossary))
         return path
 
     def _functions(self, lesson: str) -> list[str]:
@@ -323,3 +326,8 @@ def _unnumbered(name: str) -> str:
 def _nearest(wanted: str, names: list[str]) -> list[str]:
     close = difflib.get_close_matches(wanted, names, n=2, cutoff=0.6)
     return close or [name for name in names if wanted and wanted.lower() in name.lower()][:2]
+
+
+def _write_if_changed(path: Path, text: str) -> None:
+    if not path.exists() or path.read_bytes() != text.encode():
+        save(path, text)

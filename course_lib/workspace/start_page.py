@@ -5,6 +5,7 @@ from itertools import groupby
 from course_lib.workspace.progress import LessonStatus
 
 NAME = "Start.md"
+GLOSSARY = "Glossary.md"
 
 _HELP = """\
 ## How to work
@@ -39,7 +40,7 @@ This page is written anew whenever a notebook is saved. Reload it in the browser
 _TABLE_HEAD = ("| lesson | minutes | exercises | points | |", "|---|--:|--:|--:|---|")
 
 
-def start_page(lessons: list[LessonStatus]) -> str:
+def start_page(lessons: list[LessonStatus], has_glossary: bool = False) -> str:
     """The Markdown text of the start page for the lessons of the course, in their order."""
     exercises = sum(len(lesson.exercises) for lesson in lessons)
     passed = sum(lesson.passed for lesson in lessons)
@@ -59,6 +60,8 @@ def start_page(lessons: list[LessonStatus]) -> str:
         lines += ["", f"## {chapter_title(chapter)}", "", *_TABLE_HEAD]
         lines += [_row(lesson) for lesson in members]
     some = next((lesson for lesson in lessons if lesson.exercises), None)
+    if has_glossary:
+        lines += ["", f"A word that you do not know? The [glossary]({GLOSSARY}) explains each term in one sentence."]
     if some:
         lines += ["", _HELP.format(lesson=some.name, exercise=some.exercises[0].function)]
     return "\n".join(lines).rstrip() + "\n"

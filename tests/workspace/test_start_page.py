@@ -84,3 +84,15 @@ def test_every_link_of_the_page_leads_to_a_notebook(prepared):
     path = prepared.workspace.write_start_page()
     links = re.findall(r"\]\(([^)]+\.ipynb)\)", path.read_text(encoding="utf-8"))
     assert len(links) >= 3 and all((path.parent / link).is_file() for link in links)
+
+
+def test_the_glossary_is_linked_where_the_course_has_one_and_follows_it(prepared):
+    page = prepared.workspace.write_start_page()
+    assert "glossary" not in page.read_text(encoding="utf-8")
+    glossary = prepared.root / "docs" / "glossary.md"
+    glossary.parent.mkdir()
+    for text in ("# Glossary\n", "# Glossary 中文\n"):
+        glossary.write_text(text, encoding="utf-8")
+        page = prepared.workspace.write_start_page()
+        assert "(Glossary.md)" in page.read_text(encoding="utf-8")
+        assert (prepared.workspace.folder / "Glossary.md").read_text(encoding="utf-8") == text

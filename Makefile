@@ -23,7 +23,7 @@ test: .venv/.dev lint ## everything that CI runs
 	$(BIN)/course build --check
 	$(BIN)/course build
 	OMP_NUM_THREADS=1 $(PYTEST) --numprocesses=2 --dist=loadscope --ignore=tests/browser
-	OMP_NUM_THREADS=1 SMALLFAST_RESULTS=$(CURDIR)/build/results $(PYTEST) --numprocesses=2 --dist=loadscope --nbval-lax build/course/source
+	OMP_NUM_THREADS=1 SMALLFAST_RESULTS="$(CURDIR)/build/results" $(PYTEST) --numprocesses=2 --dist=loadscope --nbval-lax build/course/source
 	$(PYTEST) tests/browser
 
 lint: .venv/.dev ## style and types
@@ -42,6 +42,11 @@ picture: .venv/.course ## the README's picture, from measured results
 
 constraints: .venv/.dev .venv/.peers ## constraints.txt from what is installed
 	@$(BIN)/python .ci/constraints.py
+
+# The scripts in .venv know its path: one that was made in another place, before the folder moved, is made anew.
+ifneq ($(shell cat .venv/.made 2>/dev/null),$(CURDIR))
+.PHONY: .venv/.made .venv/.course .venv/.dev .venv/.peers
+endif
 
 # Each file says what .venv holds; it is older than pyproject.toml or constraints.txt when .venv needs an update.
 .venv/.course: pyproject.toml constraints.txt | .venv/.made
@@ -68,5 +73,5 @@ constraints: .venv/.dev .venv/.peers ## constraints.txt from what is installed
 	esac
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	echo "$(PYTHON) cannot make virtual environments. Cure: install its venv package (Debian: apt-get install python3-venv)" >&2; exit 1; }
-	@$(PYTHON) -m venv .venv
-	@touch $@
+	@$(PYTHON) -m venv $$([ -e $@ ] && echo --clear) .venv
+	@printf '%s\n' "$(CURDIR)" > $@

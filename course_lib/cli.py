@@ -3,6 +3,7 @@
 Exit status: 0 all is well, 1 something failed the check, 2 wrong usage or a problem, 130 stopped by Ctrl-C.
 """
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ class UsageError(RuntimeError):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status; every error is one line on stderr, unless `--debug` asks for more."""
+    _print_every_character()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
@@ -57,6 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
     if status == STOPPED:
         print("Stopped.", file=sys.stderr)
     return status
+
+
+def _print_every_character() -> None:
+    """Windows gives a pipe an old code page, in which a progress bar, for example, would be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
 
 
 def _complain(error: Exception) -> None:
@@ -452,16 +461,21 @@ def grade(
     chapter: Annotated[
         str | None, typer.Option(help="What was handed in.", show_default="the chapter in FOLDER")
     ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The nbgrader course to grade in.", show_default="build/course/")
+    ] = None,
 ) -> None:
     """Grade a folder of submissions through nbgrader (for instructors).
 
-    Points go into the gradebook of build/course/, and into a table (CSV); each student gets a feedback page.
+    Points go into the gradebook of build/course/, or of another folder, which is made where there is none, and into a
+    table (CSV); each student gets a feedback page.
     Exit status 1 when a notebook could not be graded.
 
     \b
     Examples:
       course grade submissions
       course grade submissions --chapter 01_pruning
+      course grade submissions --output ~/class-of-2027
     """
     from course_lib.grading import grade as grade_folder
 
@@ -469,7 +483,7 @@ def grade(
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}. Cure: name the folder that holds the submissions.")
     with _progress_bar() as progress:
-        result = grade_folder(folder, _chapter(root, folder, chapter), root, progress=progress)
+        result = grade_folder(folder, _chapter(root, folder, chapter), root, output=output, progress=progress)
     _console().print(result)
     if result.problems:
         raise typer.Exit(FAILED)
@@ -563,9 +577,10 @@ def doctor(context: typer.Context) -> None:
 
     from course_lib.workspace.doctor import examine
 
+    workspace = _workspace(context)
     console = Console(stderr=True)
     with console.status("Looking …"):  # shows nothing where stderr is no terminal
-        findings = examine(_root(context))
+        findings = examine(workspace.root, workspace.folder)
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         _tell(f"{'ok ' if finding.ok else 'NO '} {finding.name:{width}}  {finding.detail}")

@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from course_lib import cli
 from course_lib.workspace import Workspace
+from course_lib.workspace.doctor import Finding
 from tests.grading.small_course import BANKS, LESSON, LIBRARY
 
 ROOT = Path(__file__).parents[1]
@@ -227,6 +229,27 @@ def test_workspace_can_lie_elsewhere(course, tmp_path, monkeypatch):
     assert (tmp_path / "mine" / "backups").is_dir() and not (course.workspace.folder / "backups").exists()
 
 
+def test_doctor_looks_at_the_folder_that_is_named(course, tmp_path, monkeypatch):
+    looked_at = []
+
+    def examine(root, work):
+        looked_at.append((root, work))
+        return [Finding("disk", True, "there is one")]
+
+    monkeypatch.setattr("course_lib.workspace.doctor.examine", examine)
+    assert course("--work", str(tmp_path / "mine"), "doctor")[0] == cli.OK
+    assert looked_at == [(course.root, tmp_path / "mine")]
+
+
+def test_output_that_an_old_code_page_does_not_have_goes_into_a_pipe(course):
+    course.answer(RIGHT)
+    command = [sys.executable, "-m", "course_lib", "--root", str(course.root), "status"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    shown = subprocess.run(command, capture_output=True, cwd=ROOT, env=environment)
+    assert shown.returncode == cli.OK, shown.stderr
+    assert "░" in shown.stdout.decode("utf-8")
+
+
 def test_read_only_workspace_is_one_line_that_names_another_folder(course, monkeypatch):
     """Simulated: the tests may run as root, for whom no folder is read-only."""
     real = os.open
@@ -262,3 +285,15 @@ def test_grade_finds_the_chapter_and_prints_the_scores(course, tmp_path):
     status, out, err = course("grade", str(tmp_path / "submissions"))
     assert status == cli.OK, err
     assert "ada" in out and "3 / 7" in " ".join(out.split()) and ".csv" in out
+
+
+def test_grade_can_work_in_another_nbgrader_course(course, tmp_path, monkeypatch):
+    taken = {}
+
+    def grade(folder, chapter, root, **options):
+        taken.update(options, chapter=chapter)
+        return SimpleNamespace(problems=[])
+
+    monkeypatch.setattr("course_lib.grading.grade", grade)
+    assert course("grade", str(tmp_path), "--output", str(tmp_path / "class"))[0] == cli.OK
+    assert (taken["chapter"], taken["output"]) == ("01_demo", tmp_path / "class")

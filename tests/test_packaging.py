@@ -194,12 +194,48 @@ def test_make_lab_on_a_python_without_venv_says_so_in_one_line(tmp_path: Path) -
 def test_a_second_make_lab_installs_nothing_until_a_declared_package_changes(tmp_path: Path) -> None:
     make(tmp_path, "help")
     (tmp_path / ".venv").mkdir()
-    for stamp in (".made", ".course"):
-        (tmp_path / ".venv" / stamp).touch()
+    (tmp_path / ".venv" / ".made").write_text(f"{tmp_path.resolve()}\n")
+    (tmp_path / ".venv" / ".course").touch()
     assert make(tmp_path, "--dry-run", "lab").stdout == ".venv/bin/course lab\n"
     later = (tmp_path / ".venv" / ".course").stat().st_mtime + 10
     os.utime(tmp_path / "constraints.txt", (later, later))
     assert "pip install" in make(tmp_path, "--dry-run", "lab").stdout
+
+
+SHOWS_HOW_IT_MAKES_AN_ENVIRONMENT = "sys.version_info = (3, 12, 1)\nif 'venv' in sys.argv: print(sys.argv); sys.exit(0)"
+
+
+@needs_make
+@pytest.mark.parametrize("made_in", ["", "/where/it/was\n"])
+def test_make_lab_in_a_folder_that_was_moved_makes_the_environment_anew(tmp_path: Path, made_in: str) -> None:
+    moved, commands = tmp_path / "with a space", tmp_path / "commands"
+    (moved / ".venv").mkdir(parents=True)
+    commands.mkdir()
+    (moved / ".venv" / ".made").write_text(made_in)
+    for stamp in (".course", ".dev", ".peers"):
+        (moved / ".venv" / stamp).touch()
+    fake_python(commands, "python3", SHOWS_HOW_IT_MAKES_AN_ENVIRONMENT)
+    planned = make(moved, "--dry-run", "test", "bench", path=commands).stdout
+    assert "pip install" in planned and ".[dev]" in planned and ".[peers]" in planned
+    result = make(moved, ".venv/.made", path=commands)
+    assert result.stdout.strip().endswith("'-m', 'venv', '--clear', '.venv']"), result.stderr
+    assert (moved / ".venv" / ".made").read_text() == f"{moved.resolve()}\n"
+
+
+@needs_make
+def test_make_leaves_an_environment_that_was_made_by_hand(tmp_path: Path) -> None:
+    for folder in (".venv", "commands"):
+        (tmp_path / folder).mkdir()
+    fake_python(tmp_path / "commands", "python3", SHOWS_HOW_IT_MAKES_AN_ENVIRONMENT)
+    result = make(tmp_path, ".venv/.made", path=tmp_path / "commands")
+    assert result.stdout.strip().endswith("'-m', 'venv', '.venv']"), result.stderr
+
+
+@needs_make
+def test_make_test_quotes_the_folder_of_the_results(tmp_path: Path) -> None:
+    folder = tmp_path / "with a space"
+    folder.mkdir()
+    assert f'SMALLFAST_RESULTS="{folder.resolve()}/build/results" ' in make(folder, "--dry-run", "test").stdout
 
 
 def test_a_wheel_holds_every_file_of_the_library(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def build(root: Path, *, only: str | None = None, force: bool = False, progress:
     root = Path(root).resolve()
     paths = _chosen(root, only)
     manifest = Manifest.load(root / COURSE_FOLDER / "manifest.json", root)
+    if not (root / COURSE_FOLDER / "gradebook.db").exists():
+        manifest.entries = dict.fromkeys(manifest.entries)  # a new gradebook has to learn of every lesson
     stale = [path for path in paths if force or not manifest.is_fresh(path)]
     lessons: list[Lesson] = []
     errors: list[LessonError] = []

@@ -60,7 +60,7 @@ class _Listener(logging.Handler):
 
 def _refused(lesson: Lesson, messages: list[str]) -> LessonError:
     if any("submissions associated" in message for message in messages):
-        cure = "Finish grading, then move gradebook.db of the build folder aside and build again."
+        cure = "Finish grading, then move gradebook.db of the build folder aside and run `course build --force`."
         problem = f"Its graded cells changed, but the gradebook holds submissions to {lesson.chapter}."
         return LessonError(lesson.path, 0, problem, cure)
     reason = next((m for m in messages if "Traceback" in m), messages[0]).strip().splitlines()[-1]

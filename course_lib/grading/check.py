@@ -12,8 +12,8 @@ from course_lib.grading.rebuild import (
     Submission,
     helpers,
     is_untouched,
-    others,
     plain_python,
+    preparation,
     read_submission,
     uses_library_answer,
 )
@@ -141,8 +141,7 @@ def _task(submission: Submission, lesson: Lesson, file: _File) -> dict[str, Any]
         file.fails("")
         file.started = False
         return None
-    before = [helpers(submission, lesson, exercise), *others(submission, lesson, exercise)]
-    for text in (source, before[0]):
+    for text in (source, *helpers(submission, lesson, exercise)):
         line = uses_library_answer(text, lesson, exercise)
         if line is not None:
             quoted = plain_python(text).split("\n")[line - 1].strip()
@@ -157,7 +156,7 @@ def _task(submission: Submission, lesson: Lesson, file: _File) -> dict[str, Any]
         "name": exercise.name,
         "function": exercise.function,
         "source": plain_python(source),
-        "before": [plain_python(text) for text in before if text],
+        "before": [plain_python(text) for text in preparation(submission, lesson, exercise) if text],
         "checks": [{"grade_id": c.grade_id, "source": c.source, "visible": c.visible} for c in exercise.checks],
         "bank": str(bank.resolve()) if bank.exists() else None,
     }

@@ -18,7 +18,7 @@ from typing import Any
 from course_lib.authoring import COURSE_FOLDER, Lesson, build, find_lessons, read_lesson
 from course_lib.grading.check import check_submission
 from course_lib.grading.collect import HandedIn, collect
-from course_lib.grading.rebuild import NotebookError, read_cells, read_submission, rebuild
+from course_lib.grading.rebuild import OWN_CELLS, NotebookError, read_cells, read_submission, rebuild
 from course_lib.grading.results import GradeResult, NotebookResult, Problem, Score, behaves_like
 
 REBUILT = "rebuilt"  # nbgrader's input in the course folder; `submitted` keeps what students handed in, byte for byte
@@ -186,11 +186,13 @@ def _course(root: Path, chapter: str, lessons: Sequence[Lesson], output: Path | 
         shutil.copy(built / "nbgrader_config.py", output)
     course = _Course(output)
     for lesson in lessons:
-        inner = Path("source", chapter, f"{lesson.name}.ipynb")
-        content = (built / inner).read_bytes()
-        if not (output / inner).exists() or (output / inner).read_bytes() != content:
-            (output / inner).parent.mkdir(parents=True, exist_ok=True)
-            (output / inner).write_bytes(content)
+        inner = Path(chapter, f"{lesson.name}.ipynb")
+        source, released = output / "source" / inner, output / "release" / inner
+        content = (built / "source" / inner).read_bytes()
+        if not (released.exists() and source.exists() and source.read_bytes() == content):
+            released.unlink(missing_ok=True)  # it comes back last: while it is missing, the release is not done
+            source.parent.mkdir(parents=True, exist_ok=True)
+            source.write_bytes(content)
             course.release(lesson)
     return course
 
@@ -204,6 +206,8 @@ def _grade_student(
     timeout: float,
 ) -> tuple[dict[str, NotebookResult], list[Problem]]:
     """Check, rebuild and autograde what one student handed in. Whatever goes wrong stays with this student."""
+    from nbgrader.api import MissingEntry
+
     results: dict[str, NotebookResult] = {}
     problems: list[Problem] = []
     rebuilt, kept = course.folder(REBUILT, student, chapter), course.folder("submitted", student, chapter)
@@ -228,22 +232,53 @@ def _grade_student(
         return results, problems
     reviewed = _reviewed(course, chapter, student)
     try:
+        _mirror_new_lessons(course, chapter, student)
         course.autograde(student, chapter, timeout)
         _comment(course, chapter, student, results)
         _keep_reviewed(course, chapter, student, reviewed, earlier)
         course.write_feedback(student, chapter)
-    except GradeError as error:
+    except (GradeError, MissingEntry) as error:
         problems.append(Problem(student, "", f"nbgrader could not grade this: {error}"))
         return {}, problems
     return results, problems
 
 
+def _mirror_new_lessons(course: _Course, chapter: str, student: str) -> None:
+    """Give an earlier submission a place for the lessons that the chapter has got since: nbgrader makes none."""
+    from nbgrader.api import Comment, Grade, MissingEntry, SubmittedNotebook
+
+    with course.gradebook as gradebook:
+        try:
+            submission = gradebook.find_submission(chapter, student)
+        except MissingEntry:
+            return
+        there = {notebook.name for notebook in submission.notebooks}
+        with gradebook.db.no_autoflush:
+            for notebook in submission.assignment.notebooks:
+                if notebook.name not in there:
+                    place = SubmittedNotebook(notebook=notebook, assignment=submission)
+                    for cell in [*notebook.grade_cells, *notebook.task_cells]:
+                        Grade(cell_id=cell.id, notebook=place)
+                    for cell in [*notebook.solution_cells, *notebook.task_cells]:
+                        Comment(cell_id=cell.id, notebook=place)
+                    gradebook.db.add(place)
+        gradebook.db.commit()
+
+
 def _answers(path: Path) -> dict[str, str]:
-    """grade_id -> source of the solution cells of a rebuilt notebook; empty where there is none."""
+    """grade_id -> source of the solution cells of a rebuilt notebook and their helpers; empty where there is none."""
     if not path.exists():
         return {}
-    marked = [(cell["metadata"].get("nbgrader", {}), cell["source"]) for cell in read_cells(path)]
-    return {marks["grade_id"]: source for marks, source in marked if marks.get("solution")}
+    answers: dict[str, str] = {}
+    own = ""
+    for cell in read_cells(path):
+        marks, source = cell["metadata"].get("nbgrader", {}), "".join(cell["source"])
+        if source.startswith(OWN_CELLS):
+            own += f"{source}\n"
+        elif marks.get("solution"):
+            answers[marks["grade_id"]] = own + source
+            own = ""
+    return answers
 
 
 def _reviewed(course: _Course, chapter: str, student: str) -> set[tuple[str, str]]:
@@ -267,6 +302,8 @@ def _keep_reviewed(
     now = {name: _answers(course.folder(REBUILT, student, chapter) / f"{name}.ipynb") for name in earlier}
     with course.gradebook as gradebook:
         for name, grade_id in reviewed:
+            if name not in now:
+                continue  # a lesson that the chapter has no more
             same = (
                 earlier[name].get(grade_id) == now[name][grade_id]
                 if grade_id in now[name]

@@ -123,6 +123,7 @@ def _environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
+        "PYTHONUTF8": "1",  # an answer may print any character, whatever the code page of the machine
         "PYTHONWARNINGS": "ignore",
     }
     return {**os.environ, **fixed, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}

@@ -2,12 +2,13 @@
 
 Tags, metadata, outputs, edited, deleted, moved or duplicated cells of the course have no effect: checks and imports
 always come from the lesson. An answer is found by the `grade_id` of its cell. Code cells that the learner added are
-kept as far as an answer needs them: the statements that bind a name which the answer uses.
+kept as far as an answer needs them: the statements that bind or change a name which the answer uses.
 """
 
 import ast
 import copy
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,10 @@ from course_lib.authoring.names import bound_names, free_names
 LARGEST_NOTEBOOK = 50 * 2**20  # bytes; a notebook of the course with all its plots has less than a tenth of it
 _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)  # `ast.parse` on text that is no Python
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-_BINDING = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+_DEFINING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_SIMPLE = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.AugAssign)
+_BINDING = (*_SIMPLE, *_DEFINING, ast.If, ast.For, ast.Try, ast.With)
+OWN_CELLS = "# from your own cells:\n"  # what a cell begins with that holds helpers in a rebuilt notebook
 
 
 class NotebookError(ValueError):
@@ -111,35 +115,76 @@ def plain_python(source: str) -> str:
         return "\n".join(lines)
 
 
-def helpers(submission: Submission, lesson: Lesson, exercise: Exercise) -> str:
-    """The statements of the learner's own cells that bind names which the answer to `exercise` needs."""
-    given = _bound(lesson.imports) | {other.name for other in lesson.exercises}
-    statements = [statement for source in submission.added for statement in _statements(source)]
-    texts = [ast.unparse(statement) for statement in statements if isinstance(statement, _BINDING)]
-    binder = {name: position for position, text in enumerate(texts) for name in _bound(text)}  # the last one counts
+def helpers(submission: Submission, lesson: Lesson, exercise: Exercise) -> list[str]:
+    """What the answer to `exercise` needs of the learner's own cells: a text for each cell, in their order.
+
+    Kept are the statements that bind or change a name which the answer, or another of these statements, looks up.
+    """
+    statements = [
+        (cell, statement)
+        for cell, source in enumerate(submission.added)
+        for statement in _statements(source)
+        if isinstance(statement, _BINDING)
+    ]
+    changed_at: dict[str, list[int]] = defaultdict(list)
+    for position, (_, statement) in enumerate(statements):
+        for name in _changed(statement):
+            changed_at[name].append(position)
     needed: set[int] = set()
-    looked_up = set(given)
-    open_names = _free(submission.answers.get(exercise.grade_id, ""))
+    looked_up = _bound(lesson.imports) | {other.name for other in lesson.exercises}
+    open_names = _free(submission.answers.get(exercise.grade_id, "")) - looked_up
     while open_names:
         name = open_names.pop()
-        if name not in looked_up and name in binder:
-            needed.add(binder[name])
-            open_names |= _free(texts[binder[name]])
         looked_up.add(name)
+        for position in changed_at.get(name, []):
+            if position not in needed:
+                needed.add(position)
+                open_names |= _looked_up(statements[position][1])
         open_names -= looked_up
-    return "\n".join(texts[position] for position in sorted(needed))
+    texts: dict[int, list[str]] = defaultdict(list)
+    for position in sorted(needed):
+        cell, statement = statements[position]
+        texts[cell].append(_text(statement))
+    return ["\n".join(lines) for lines in texts.values()]
 
 
-def others(submission: Submission, lesson: Lesson, exercise: Exercise) -> list[str]:
-    """The learner's answers to other exercises that the answer to `exercise` needs, in lesson order."""
+def others(submission: Submission, lesson: Lesson, exercise: Exercise) -> list[Exercise]:
+    """The exercises whose cells bind names that the answer to `exercise` needs, in lesson order.
+
+    Such a name is a function of theirs, or whatever else the learner wrote there: an import, a constant, a helper.
+    """
+    position = lesson.exercises.index(exercise)
+    # Of several cells that bind a name the nearest above counts, as where a notebook is run from top to bottom.
+    by_distance = [*reversed(lesson.exercises[position + 1 :]), *lesson.exercises[:position]]
     sources = {other.name: submission.answers.get(other.grade_id, "") for other in lesson.exercises}
+    binder = {name: other for other in by_distance for name in _bound(sources[other.name])}
+    binder |= {other.name: other for other in by_distance if other.name in _bound(sources[other.name])}
+    given = (_bound(lesson.imports) - sources.keys()) | {exercise.name}
+
+    def needs(one: Exercise) -> set[str]:
+        own = helpers(submission, lesson, one)
+        names = _free(sources[one.name]).union(*map(_free, own)) - given
+        return names.difference(*map(_bound, own)) & binder.keys()
+
     wanted: set[str] = set()
-    open_names = _free(sources[exercise.name] + "\n" + helpers(submission, lesson, exercise)) & sources.keys()
+    open_names = needs(exercise)
     while open_names:
-        name = open_names.pop()
-        wanted.add(name)
-        open_names |= (_free(sources[name]) & sources.keys()) - wanted
-    return [source for name, source in sources.items() if name in wanted and name != exercise.name]
+        other = binder[open_names.pop()]
+        if other.name not in wanted:
+            wanted.add(other.name)
+            open_names |= needs(other)
+    return [other for other in lesson.exercises if other.name in wanted]
+
+
+def preparation(submission: Submission, lesson: Lesson, exercise: Exercise) -> list[str]:
+    """What runs before the answer to `exercise`: other answers, each below its helpers, then its own helpers.
+
+    That is the order of the rebuilt notebook. No text comes twice.
+    """
+    texts: list[str] = []
+    for other in others(submission, lesson, exercise):
+        texts += [*helpers(submission, lesson, other), submission.answers.get(other.grade_id, "")]
+    return list(dict.fromkeys([*texts, *helpers(submission, lesson, exercise)]))
 
 
 def uses_library_answer(source: str, lesson: Lesson, exercise: Exercise) -> int | None:
@@ -191,13 +236,25 @@ def rebuild(
                 exercise = exercises[grade_id]
                 if exercise.name in withheld:
                     answer = _withheld_cell(answer, exercise, withheld[exercise.name])
-                elif prelude := helpers(submission, lesson, exercise):
-                    answer = f"# from your own cells:\n{prelude}\n\n{answer}"
+                else:  # in cells of their own: an answer may begin with `%%time` or `from __future__ import …`
+                    for number, text in enumerate(helpers(submission, lesson, exercise), 1):
+                        notebook["cells"].append(_own_cell(f"own-{position}-{number}", text))
             cell["source"] = answer
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None
         notebook["cells"].append(cell)
     return notebook
+
+
+def _own_cell(cell_id: str, text: str) -> dict[str, Any]:
+    return {
+        "cell_type": "code",
+        "id": cell_id,
+        "metadata": {},
+        "source": OWN_CELLS + text,
+        "outputs": [],
+        "execution_count": None,
+    }
 
 
 def _withheld_cell(answer: str, exercise: Exercise, reason: str) -> str:
@@ -299,6 +356,44 @@ def _free(source: str) -> set[str]:
         return free_names(plain_python(source))
     except _UNREADABLE:
         return set()
+
+
+def _text(statement: ast.stmt) -> str:
+    try:
+        return ast.unparse(statement)
+    except _UNREADABLE:
+        return ""
+
+
+def _changed(statement: ast.stmt) -> set[str]:
+    """The names that a statement binds, and those in whose objects it stores something (`cache["a"] = 1`)."""
+    names = _bound(_text(statement))
+    if isinstance(statement, _DEFINING):
+        return names
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
+            stored: ast.expr = node
+            while isinstance(stored, ast.Attribute | ast.Subscript):
+                stored = stored.value
+            if isinstance(stored, ast.Name):
+                names.add(stored.id)
+    return names
+
+
+def _looked_up(statement: ast.stmt) -> set[str]:
+    """The names that a statement needs from before it, also those that it binds anew (`count = count + 1`)."""
+    read: set[str] = set()
+    begun: set[str | None] = set()  # bound where the statement begins: nothing from before is read
+    for node in ast.walk(statement):
+        match node:
+            case ast.Name(name, ast.Load()) | ast.AugAssign(ast.Name(name)):
+                read.add(name)
+            case ast.For(target) | ast.withitem(_, ast.expr() as target):
+                begun |= {inner.id for inner in ast.walk(target) if isinstance(inner, ast.Name)}
+            case ast.ExceptHandler(_, name):
+                begun.add(name)
+    text = _text(statement)
+    return _free(text) | ((_bound(text) & read) - begun)
 
 
 def _library_aliases(source: str, package: str) -> set[str]:

@@ -66,8 +66,9 @@ def taylor_importance(activation: Tensor, gradient: Tensor) -> Tensor:
     """Estimate how much each channel matters to the loss, by a Taylor expansion of first order.
 
     Put a gate g_c = 1 on channel c. To first order, closing it changes the loss of image n by
-    dL_n / dg_c = sum over pixels of a_nc * (dL_n / da_nc). Signs cancel within a channel of one image, where they
-    belong to the same change; between images each change counts, so it is squared first:
+    -dL_n / dg_c = -(sum over pixels of a_nc * (dL_n / da_nc)); the square forgets the sign. Signs cancel within a
+    channel of one image, where they belong to the same change; between images each change counts, so it is squared
+    first:
 
         I_c = mean over images n of (sum over pixels of a_nc * dL_n / da_nc)^2
 

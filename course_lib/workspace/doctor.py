@@ -30,13 +30,13 @@ class Finding(NamedTuple):
     cure: str = ""
 
 
-def examine(root: Path | None = None) -> list[Finding]:
+def examine(root: Path, work: Path) -> list[Finding]:
     """Look at everything that the course needs. A check that fails in an unforeseen way is itself a finding.
 
     Args:
-        root: the course's folder, in which the workspace lies; the current folder where none is given.
+        root: the course's folder.
+        work: the learner's folder; it may not exist yet.
     """
-    root = root or Path.cwd()
     checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
         ("Python", examine_python),
         ("packages", examine_packages),
@@ -48,7 +48,7 @@ def examine(root: Path | None = None) -> list[Finding]:
         ("models", examine_models),
         ("network", examine_network),
         ("disk", lambda: examine_disk(root)),
-        ("permission", lambda: examine_permission(root)),
+        ("permission", lambda: examine_permission(work)),
     )
     return [_guarded(name, check) for name, check in checks]
 
@@ -226,11 +226,10 @@ def examine_disk(root: Path) -> Finding:
     return Finding("disk", True, f"{free / 1e9:.0f} GB free at {root}")
 
 
-def examine_permission(root: Path) -> Finding:
+def examine_permission(work: Path) -> Finding:
     """The learner may write into the workspace and into the cache."""
     from course_lib.data import cache_folder
 
-    work = Path(os.environ.get("SMALLFAST_WORK", root / "work"))
     for folder, cure in (
         (work, "choose a folder that you may write to: `course --work FOLDER lab`, or set SMALLFAST_WORK to it."),
         (cache_folder(), "set SMALLFAST_CACHE to a folder that you may write to."),

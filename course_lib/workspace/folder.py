@@ -32,6 +32,7 @@ from course_lib.workspace.notebooks import (
     title,
 )
 from course_lib.workspace.progress import LessonStatus, Verdicts, count_answers, exercise_statuses, fingerprints
+from course_lib.workspace.running import Running
 from course_lib.workspace.saving import WorkspaceError, save, saving_problem
 
 _LIST_NAMES = "`course status --all` lists their names."
@@ -70,6 +71,7 @@ class Workspace:
         self.root = Path(root).resolve()
         self.folder = Path(folder).resolve() if folder else self.root / "work"
         self.verdicts = Verdicts(self.folder / ".course" / "progress.json")
+        self.running = Running(self.folder / ".course" / "lab.json")
 
     def lessons(self) -> list[str]:
         """The ids of all lessons, `<chapter>/<lesson>`, in the order of the course.
@@ -141,7 +143,8 @@ class Workspace:
     def update(self, lessons: list[str] | None = None) -> list[Updated]:
         """Bring new releases into the workspace; the learner's work is carried over, and a backup made first.
 
-        Lessons without a new release are left alone. One damaged notebook does not stop the others.
+        Lessons without a new release are left alone. A notebook that is damaged, or open in JupyterLab, does not stop
+        the others.
 
         Args:
             lessons: the ids of those to update; None for all.
@@ -168,22 +171,26 @@ class Workspace:
             The backup of the notebook as it was, or None where there was none.
 
         Raises:
-            WorkspaceError: the exercise does not exist, or the notebook is damaged or cannot be written.
+            WorkspaceError: the exercise does not exist, or the notebook is open in JupyterLab, damaged, or cannot be
+                written.
         """
         path = self.notebook(lesson)
         if not path.exists():
             self._start_anew(lesson)
             return None
+        self._require_closed(lesson)
+        content = _bytes(path)
         if exercise is None:
-            backup = self._back_up(lesson)
-            self._start_anew(lesson)
+            release = _bytes(self.released(lesson))
+            backup = self._back_up(lesson, content)
+            self._replace(lesson, content, release)
+            save(self.base(lesson), release)
             return backup
-        content = path.read_bytes()
         learner, original = read_notebook(path), self._original(lesson)
         if exercise not in [found.function for found in exercises(original)]:
             raise WorkspaceError(f"Lesson {lesson} has no exercise {exercise!r}. Cure: {_LIST_NAMES}")
-        backup = self._back_up(lesson)
-        self._replace(lesson, content, _without_answer(learner, original, exercise))
+        backup = self._back_up(lesson, content)
+        self._replace(lesson, content, as_text(_without_answer(learner, original, exercise)))
         return backup
 
     def status(self) -> list[LessonStatus]:
@@ -236,33 +243,40 @@ class Workspace:
 
     def _has_update(self, lesson: str) -> bool:
         base = self.base(lesson)
-        return not base.exists() or base.read_bytes() != _bytes(self.released(lesson))
+        return not base.exists() or _lines(base) != _lines(self.released(lesson))
 
     def _update(self, lesson: str) -> Updated:
+        self._require_closed(lesson)
         content = _bytes(self.notebook(lesson))
         learner, release = read_notebook(self.notebook(lesson)), self._released_notebook(lesson)
         carried = carry_over(learner, release, self._base_notebook(lesson))
-        backup = self._back_up(lesson)
-        self._replace(lesson, content, carried.notebook)
+        backup = self._back_up(lesson, content)
+        self._replace(lesson, content, as_text(carried.notebook))
         save(self.base(lesson), _bytes(self.released(lesson)))
         reworded = tuple(grade_id.partition("-")[2] for grade_id in carried.reworded)
         return Updated(lesson, backup, len(carried.answers), carried.added, carried.kept, reworded)
 
-    def _replace(self, lesson: str, expected: bytes, notebook: Notebook) -> None:
+    def _require_closed(self, lesson: str) -> None:
+        """A notebook open in JupyterLab may hold unsaved work: no backup has it, and it would replace the new file."""
+        if f"{lesson}.ipynb" in self.running.open_notebooks():
+            cure = "save it, choose File > Close and Shut Down Notebook there, and run the same command again."
+            raise WorkspaceError(f"{self.notebook(lesson)} is open in JupyterLab. Cure: {cure}")
+
+    def _replace(self, lesson: str, expected: bytes, content: str | bytes) -> None:
         """Save a notebook that was made from the content `expected`, unless JupyterLab saved another one meanwhile."""
         path = self.notebook(lesson)
         if _bytes(path) != expected:
             raise WorkspaceError(f"{path} was saved by another program just now. Cure: run the same command again.")
-        save(path, as_text(notebook))
+        save(path, content)
 
-    def _back_up(self, lesson: str) -> Path:
+    def _back_up(self, lesson: str, content: bytes) -> Path:
         folder = self.folder / "backups" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
         path = folder / f"{lesson}.ipynb"
         number = 1
         while path.exists():
             number += 1
             path = folder.with_name(f"{folder.name}_{number}") / f"{lesson}.ipynb"
-        save(path, _bytes(self.notebook(lesson)))
+        save(path, content)
         return path
 
     def _status(self, lesson: str, verdicts: dict[str, Any]) -> LessonStatus:
@@ -316,6 +330,11 @@ def _bytes(path: Path) -> bytes:
         raise WorkspaceError(
             f"{path} cannot be read ({error.strerror}). Cure: is it there, and is it yours?"
         ) from error
+
+
+def _lines(path: Path) -> bytes:
+    """The content with line ends as the course writes them: git on Windows may have written others."""
+    return _bytes(path).replace(b"\r\n", b"\n")
 
 
 def _unnumbered(name: str) -> str:

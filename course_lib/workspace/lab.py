@@ -14,8 +14,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 import webbrowser
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +24,8 @@ from jupyter_core.paths import jupyter_runtime_dir
 
 from course_lib.workspace import start_page
 from course_lib.workspace.folder import Workspace
-from course_lib.workspace.saving import WorkspaceError, save, saving_problem
+from course_lib.workspace.running import answer, path_on_server
+from course_lib.workspace.saving import WorkspaceError, saving_problem
 
 Tell = Callable[[str], None]
 
@@ -66,7 +65,7 @@ def run_lab(workspace: Workspace, *, port: int | None, browser: bool, tell: Tell
     Raises:
         WorkspaceError: the port is taken, or JupyterLab does not start.
     """
-    running = _Running(workspace.folder / ".course" / "lab.json")
+    running = workspace.running
     address = running.address()
     if address:
         tell("JupyterLab runs on this folder already:")
@@ -90,7 +89,7 @@ def run_lab(workspace: Workspace, *, port: int | None, browser: bool, tell: Tell
         try:
             _keep_start_page_fresh(workspace, server, warn)
         finally:
-            running.forget()
+            running.forget(server.pid)
     tell("JupyterLab has stopped.")
 
 
@@ -201,22 +200,14 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _answers(address: str) -> bool:
-    """Whether a server on this machine answers with success; proxies are for other machines."""
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=5) as reply:
-            return reply.status == 200
-    except (OSError, urllib.error.URLError):
-        return False
-
-
 def _wait_until_it_answers(server: subprocess.Popen[bytes], token: str, log: Path) -> str:
     """The address of the server's root, once it answers there."""
     deadline = time.monotonic() + _SECONDS_TO_START
     while time.monotonic() < deadline:
         port = _port_of(token)
-        if port and _answers(f"http://127.0.0.1:{port}/api/status?token={token}"):
-            return f"http://127.0.0.1:{port}"
+        base = f"http://127.0.0.1:{port}"
+        if port and answer(path_on_server(base, "api/status", token)) is not None:
+            return base
         if server.poll() is not None:
             raise WorkspaceError(f"JupyterLab did not start: {_last_words(log)}. Cure: `course doctor`, or read {log}.")
         time.sleep(0.1)
@@ -254,6 +245,9 @@ def _keep_start_page_fresh(workspace: Workspace, server: subprocess.Popen[bytes]
                 workspace.write_start_page()
         except WorkspaceError as error:  # a full disk, for example: JupyterLab tells of it as well, and goes on
             warn(str(error))
+        except Exception as error:  # whatever it is, the learner's unsaved cells are worth more than the start page
+            fault = " ".join(f"{type(error).__name__}: {error}".split())
+            warn(f"The start page was not brought up to date ({fault}). Cure: `course status` tells how far you are.")
     if server.returncode:
         reason = f"status {server.returncode}: {_last_words(_log(workspace))}"
         raise WorkspaceError(f"JupyterLab ended by itself ({reason}). Cure: `course lab` starts it again.")
@@ -269,24 +263,3 @@ def _times(workspace: Workspace) -> list[int]:
         except OSError:
             times.append(0)
     return times
-
-
-class _Running:
-    """The server that runs on this workspace, remembered in a file that only its owner can read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def address(self) -> str | None:
-        """The address of a server that was started earlier and still answers."""
-        try:
-            address = json.loads(self.path.read_bytes())["address"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return address if isinstance(address, str) and _answers(address) else None
-
-    def record(self, pid: int, address: str) -> None:
-        save(self.path, json.dumps({"pid": pid, "address": address}) + "\n", private=True)
-
-    def forget(self) -> None:
-        self.path.unlink(missing_ok=True)

@@ -38,9 +38,22 @@ def read_notebook(path: Path, cure: str | None = None) -> Notebook:
         reason = str(error).splitlines()[0]
         raise WorkspaceError(_broken(path, f"it is not JSON ({reason})", cure)) from error
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
-    if not isinstance(cells, list) or not all(isinstance(cell, dict) and "cell_type" in cell for cell in cells):
+    if not isinstance(cells, list) or not all(map(_is_cell, cells)):
         raise WorkspaceError(_broken(path, "it is JSON, but not a notebook of format 4", cure))
     return notebook
+
+
+def _is_cell(cell: object) -> bool:
+    if not isinstance(cell, dict) or "cell_type" not in cell or not isinstance(cell.get("metadata", {}), dict):
+        return False
+    outputs, text = cell.get("outputs", []), cell.get("source", "")
+    lines = [text] if isinstance(text, str) else text
+    return (
+        isinstance(outputs, list)
+        and all(isinstance(output, dict) for output in outputs)
+        and isinstance(lines, list)
+        and all(isinstance(line, str) for line in lines)
+    )
 
 
 def _broken(path: Path, fault: str, cure: str | None) -> str:

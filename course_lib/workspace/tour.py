@@ -8,6 +8,7 @@ import ast
 import base64
 import html
 import itertools
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -99,10 +100,17 @@ def _play(root: Path, output: Path, show: Callable[[RenderableType], None]) -> t
             if extra.stem not in {path.stem for path in paths}:
                 extra.unlink()  # not opened, not handed in
         show(Rule("2  An instructor grades the same notebooks through nbgrader", align="left"))
+        _forget_earlier_tour(output / "class")
         graded = grade(Path(folder), CHAPTER, root, output=output / "class")
         show(graded)
         show("")
     return results, graded
+
+
+def _forget_earlier_tour(course: Path) -> None:
+    """Remove the class of an earlier tour: its gradebook refuses lessons that changed. A class of others stays."""
+    if [path.name for path in (course / "submitted").glob("*")] == [LEARNER]:
+        shutil.rmtree(course, ignore_errors=True)
 
 
 def _answer(path: Path, lesson: Lesson) -> None:

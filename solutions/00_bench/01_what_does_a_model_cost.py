@@ -6,6 +6,7 @@
 
 # %% imports
 import copy
+import numbers
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,8 +26,9 @@ from course_lib.pruning.export import export_onnx, onnx_session
 # ## Two files of the same size
 #
 # The course has two trained networks that look at pictures of clothes (Fashion-MNIST, 28 x 28 pixels, ten classes):
-# LeNet-300-100, three linear layers, and ResNet-20, twenty convolutions and a linear layer. They have almost equally many
-# **parameters**, the numbers that training sets. So their files are almost equally large.
+# LeNet-300-100, three linear layers, and ResNet-20: nineteen 3 x 3 convolutions one after the other, two 1 x 1 convolutions
+# in shortcuts beside them, and a linear layer. They have almost equally many **parameters**, the numbers that training sets.
+# So their files are almost equally large.
 #
 # **Predict:** by which factor does ResNet-20 take longer than LeNet-300-100 for one picture? Put your number into the box.
 # A wrong prediction costs nothing and teaches most.
@@ -187,12 +189,16 @@ assert conv2d_cost(1, 1, 1, 5, 3)[1] == 15, "A 1 x 1 kernel fits at each of 5 x 
 assert conv2d_cost(1, 1, 3, 4, 4, padding=1)[1] == 9 * 16, "A border of one pixel lets a 3 x 3 kernel sit on each of the 16 pixels. Is the border on both sides?"
 assert conv2d_cost(1, 1, 3, 8, 7, stride=2)[1] == 9 * 9, "With stride 2, a kernel of 3 fits at 0, 2, 4 into both 7 and 8 pixels. Does yours hang over the edge?"
 assert conv2d_cost(4, 4, 3, 3, 3, groups=4, bias=False) == (36, 36), "With 4 groups each of 4 output channels sees one input channel. How many weights has its kernel?"
-try:
-    conv2d_cost(4, 4, 3, 8, 8, groups=3)
-except ValueError as error:
-    assert "groups" in str(error), "The error does not name its argument, groups: what would its reader look for?"
-else:
-    raise AssertionError("4 channels cannot be shared by 3 groups: does your function raise a ValueError?")
+for inputs, outputs in ((4, 4), (4, 6), (6, 4)):
+    question = f"3 groups cannot share {inputs} inputs and {outputs} outputs evenly: does your function raise a ValueError?"
+    try:
+        conv2d_cost(inputs, outputs, 3, 8, 8, groups=3)
+    except ValueError as error:
+        assert "groups" in str(error), "The error does not name its argument, groups: what would its reader look for?"
+    except Exception as error:
+        raise AssertionError(question) from error
+    else:
+        raise AssertionError(question)
 assert all(isinstance(number, int) for number in conv2d_cost(4, 8, 3, 8, 8, groups=2)), "Parameters and MACs are counted: can you stay with whole numbers?"
 ### BEGIN HIDDEN TESTS
 generator = torch.Generator().manual_seed(seed)
@@ -295,7 +301,7 @@ assert calls.count("a") == 4, f"a was called {calls.count('a')} times: is that o
 assert times["a"] == [1.0] * 3, f"a takes 1 second on this clock. Why {times['a']}? Is it the clock that was given, and are these seconds?"
 assert times["b"] == [2.0] * 3, f"b takes 2 seconds. Why {times['b']}? Does it pay for a as well?"
 assert "aaa" not in "".join(calls), "a is timed three times in a row: what if the machine slows down before it is b's turn?"
-assert calls[:2] == ["a", "b"], f"The first calls were {calls[:2]}: does everybody warm up before the first round?"
+assert sorted(calls[:2]) == ["a", "b"], f"The first calls were {calls[:2]}: does everybody warm up before the first round?"
 assert "".join(calls[2:]) == "abbaab", f"The rounds went {''.join(calls[2:])}: does every other round go backwards?"
 reads = []
 interleaved_times({"a": worker("a", 1.0)}, rounds=2, warmup=3, clock=lambda: reads.append(now[0]) or now[0])
@@ -383,9 +389,11 @@ timed = bench.time_together(paper, sessions, picture, batches=(1, 64), rounds=15
 bench.Report.compare(*timed)
 
 # %% [markdown]
-# **MACs and milliseconds rank these two networks differently.** The thin one runs its operations one after the other, more than twice
-# as many, and each does little. Starting an operation, moving its data and filling the machine's vector units costs time
-# that no MAC count knows. Look at the two batch sizes, too: with 64 pictures each operation has more to do.
+# Compare the two factors in the figure's title. If the second is above the first, the saved MACs did not all become saved
+# milliseconds; if it is above 1, MACs and milliseconds even rank the two networks differently. The thin one runs more than
+# twice as many operations one after the other, and each does little. Starting an operation, moving its data and filling the
+# machine's vector units costs time that no MAC count knows. Look at the two batch sizes, too: with 64 pictures each
+# operation has more to do.
 #
 # ## The roofline: what could be possible?
 #
@@ -460,6 +468,12 @@ for batch, rounds in ((1, 15), (64, 5)):
         table += f"| {name} | {batch} | {1e3 * bound:.3f} ms | {bottleneck} | {time_of.median_ms:.3f} ms |\n"
 Markdown(table)
 
+# %% [markdown]
+# The same as a picture. A network's **arithmetic intensity** $I$ is its FLOPs divided by the bytes that it moves. With peak
+# speed $P$ (FLOP/s) and bandwidth $B$ (bytes/s), no computation is faster than $\min(P,\ I \cdot B)$: a slope where memory
+# decides, a flat roof where computing decides; the two meet at $I = P / B$. Each network is a point. **Before you run it:**
+# which way does a point move when the batch grows?
+
 # %%
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
 intensities = [10 ** (power / 20) for power in range(-20, 61)]
@@ -476,11 +490,14 @@ axes.grid(alpha=0.3)
 plt.show()
 
 # %% [markdown]
-# Follow LeNet-300-100 from batch 1 to batch 64: the weights are read once and used 64 times, so its intensity rises,
-# and it leaves the slope of memory for the flat roof of computing. The convolutions are far to the right from the start.
-# What keeps them below the roof is neither bytes nor MACs: it is the many small operations. (LeNet-300-100 may even touch the
-# slope: its weights fit into the cache, which is faster than the memory that we measured. If other points lie above the roof,
-# your machine was busy while the roof was measured: run these cells again.)
+# Follow LeNet-300-100 from batch 1 to batch 64: the weights are read once and used 64 times, so its intensity rises, and it
+# moves away from the slope of memory. The ResNets start far to the right: they use each weight at many positions. LeNet-5
+# starts near LeNet-300-100, although it has convolutions: most of its bytes belong to one linear layer.
+#
+# A point below the roof has costs that this bound leaves out: starting each operation, layers too narrow to fill the vector
+# units, and the bytes of normalisation, activation, pooling and addition (we counted those of convolutions and linear layers
+# only). The two LeNets may touch the slope or lie above it: their weights fit into the cache, which is faster than the memory
+# that we measured. If other points lie above the roof, your machine was busy while the roof was measured: run these cells again.
 #
 # ## Energy: an estimate
 #
@@ -505,8 +522,9 @@ plt.show()
 # %% [markdown]
 # ## Which networks are worth a look?
 #
-# Cost is half of the story; the other half is how often the network is right. A network that is both more expensive and
-# worse than another can be forgotten. What is left is the **Pareto front**: to get more quality from there, you have to pay more.
+# Cost is half of the story; the other half is how often the network is right. One network **dominates** another if it is at
+# least as good in both, cost and quality, and better in at least one: then the other can be forgotten. Nobody dominates the
+# networks of the **Pareto front**: to get more quality from there, you have to pay more.
 #
 # By hand, six networks with a cost (low is good) and an accuracy (high is good):
 #
@@ -526,7 +544,7 @@ plt.show()
 six = [(1, 60), (2, 70), (2, 65), (3, 70), (4, 90), (5, 85)]
 front = pareto_front(six)
 assert pareto_front([]) == [] and pareto_front([(3, 5)]) == [0], "Nobody dominates a single point, and no points have no front. What does yours say?"
-assert all(isinstance(place, int) for place in front), f"Positions are asked for, 0 for the first point. Why {front}?"
+assert all(isinstance(place, numbers.Integral) for place in front), f"Positions are asked for, 0 for the first point. Why {front}?"
 assert 2 not in front, "C costs as much as B and is worse. Must a point be worse in both to be dominated?"
 assert 3 not in front, "D is as good as B and costs more. Must a point be worse in both to be dominated?"
 assert 5 not in front and 4 in front, "E is the best, and F costs more than E. Is a high quality good, or a low one?"
@@ -575,27 +593,36 @@ prune.global_unstructured(layers, prune.L1Unstructured, amount=0.5)
 for layer, name in layers:
     prune.remove(layer, name)  # make it permanent: zeros in place of a mask
 
-before, after = (bench.class_accuracy(network, test) for network in (networks["lenet-300-100"], pruned))
-change = [b - a for a, b in zip(before, after, strict=True)]
+dense_right, pruned_right = (
+    (bench.predictions(network, test) == test.labels).float() for network in (networks["lenet-300-100"], pruned)
+)
+gained = 100 * (pruned_right - dense_right)  # for each image: 100 if pruning corrects it, -100 if it spoils it, else 0
+of_class = [gained[test.labels == label] for label in range(10)]
+change = [each.mean().item() for each in of_class]
+error = [2 * each.std().item() / len(each) ** 0.5 for each in of_class]
+
+# %%
 average = sum(change) / len(change)  # the classes are equally large
 worst = change.index(min(change))
 figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
-axes.bar(data.CLASSES, change, color=["#D55E00" if i == worst else "0.7" for i in range(10)])
+axes.bar(data.CLASSES, change, yerr=error, capsize=3, color=["#D55E00" if i == worst else "0.7" for i in range(10)])
 axes.axhline(average, color="black", linestyle="--", label=f"average: {average:+.2f} points")
 axes.set(ylabel="change of accuracy (points)", xlabel="class, 1,000 test images each")
-axes.set_title(f"The average changes by {average:+.1f} points, the {data.CLASSES[worst]} by {change[worst]:+.1f}", fontsize=10)
+axes.set_title(f"The average changes by {average:+.1f} points, the {data.CLASSES[worst]} by {change[worst]:+.1f} ± {error[worst]:.1f}", fontsize=10)
 axes.tick_params(axis="x", rotation=35)
 axes.legend()
 plt.show()
 
 # %% [markdown]
-# Now read *pullover* as *pedestrian at night*, or as *patients with a rare disease*. Hooker et al. 2020 found the same in large networks:
-# compression keeps the average and gives up the rare and difficult cases, which are often those of the people with the least data.
-# Whoever ships a compressed network looks at groups, not only at the average.
+# Of ten changes one is always the worst, so look at the lines on the bars. They reach two **standard errors** up and down; one
+# is how far a mean typically scatters because other test images might have been drawn. Which changes are more than chance?
+# (Among ten, one that just misses zero is no surprise.) Now read the worst class as *pedestrian at night*, or as *patients with
+# a rare disease*. Hooker et al. 2020 found in large networks: compression keeps the average and gives up the rare and difficult
+# cases, which are often those of the people with the least data. Whoever ships a compressed network looks at groups, not only
+# at the average.
 #
-# And is a difference a difference? On $n$ test images an accuracy $p$ scatters with a **standard error** of
-# $\sqrt{p(1-p)/n}$: the other images that might have been drawn. The honesty meter of the course warns whenever two accuracies are
-# within two standard errors of each other.
+# The same question for an accuracy: on $n$ test images an accuracy $p$ has a standard error of $\sqrt{p(1-p)/n}$. The honesty
+# meter of the course warns whenever two accuracies differ by less than two standard errors of their difference.
 
 # %%
 bench.Report.compare(
@@ -605,7 +632,7 @@ bench.Report.compare(
 
 # %% [markdown]
 # A last trap is **portability**. A figure belongs to a machine, an engine and a batch size. The thin ResNet-20 may win on
-# another chip. A format that a GPU multiplies quickly may not exist on a phone. So a result without its conditions is
+# one chip and lose on another. A format that a GPU multiplies quickly may not exist on a phone. So a result without its conditions is
 # not a result, and every table of this course states them.
 
 # %% [markdown] written="what-would-you-ship" points=3
@@ -642,7 +669,7 @@ bench.plot_pareto(bench.recorded(), x="latency")
 #
 # **Parameter**: a number that training sets. **MAC**: one multiplication and the addition of its product. **Latency**: the time
 # from input to output. **Throughput**: pictures per second. **Arithmetic intensity**: FLOPs per byte moved. **Roofline**: the bound
-# that peak speed and bandwidth put on a computation. **Pareto front**: what nobody beats in both cost and quality.
+# that peak speed and bandwidth put on a computation. **Pareto front**: the networks that no other one dominates in cost and quality.
 #
 # ### Sources
 #

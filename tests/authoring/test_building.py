@@ -244,7 +244,7 @@ def test_changed_cells_are_refused_while_the_gradebook_holds_submissions(built):
         gradebook.add_student("amal")
         gradebook.add_submission("01_tiny", "amal")
     built.change('check="largest"', 'check="largest" part="new"')
-    with pytest.raises(BuildError, match="holds submissions to 01_tiny. Cure: Finish grading") as caught:
+    with pytest.raises(BuildError, match="01_tiny. Cure: Finish grading.*`course build --force`") as caught:
         build(built.root)
     assert "\n" not in str(caught.value) and snapshot(built.root) == before
 
@@ -282,6 +282,21 @@ def test_damaged_manifest_means_that_all_is_built_anew(built):
     (built.root / COURSE_FOLDER / "manifest.json").write_text("{ half")
     assert build(built.root).built == (built.student,)
     assert json.loads((built.root / COURSE_FOLDER / "manifest.json").read_text())["lessons"]
+
+
+def test_gradebook_that_was_moved_aside_learns_of_every_lesson_again(built):
+    second = built.lesson.with_name("02_other.py")
+    second.write_text(
+        '# %% [markdown] lesson="Other" minutes=45 needs="nothing"\n# Read.\n\n# %% imports\nimport math\n'
+    )
+    build(built.root)
+    gradebook = built.root / COURSE_FOLDER / "gradebook.db"
+    gradebook.rename(gradebook.with_name("earlier.db"))
+    assert build(built.root, only="01_lists").built == (built.student,)
+    assert build(built.root).built == (built.student.with_name("02_other.ipynb"),)
+    with sqlite3.connect(gradebook) as database:
+        assert sorted(database.execute("select name from notebook")) == [("01_lists",), ("02_other",)]
+    assert build(built.root).built == ()
 
 
 def test_nbgrader_finds_the_same_course_and_settings_in_the_repository_and_in_the_build_folder(built):

@@ -5,10 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from course_lib.authoring import Lesson
 from course_lib.grading import NotebookError, check_notebook
+from course_lib.grading.player import play
+from course_lib.grading.rebuild import Submission, helpers, others, preparation, read_submission, rebuild
 from course_lib.grading.results import ExerciseResult
 from tests.grading.small_course import RIGHT_KEEP, RIGHT_TOTAL, cell_with
 
@@ -160,6 +163,100 @@ def test_answer_may_use_another_answer_of_the_learner(fill: Fill, lesson: Lesson
     answer = "def total(values):\n    return sum(v for v, k in zip(values, keep_mask(values, 0.0)) if k)\n"
     assert results(fill(keep_mask=RIGHT_KEEP, total=answer), lesson)["total"].status == "passed"
     assert "NotImplementedError" in results(fill(total=answer), lesson)["total"].message
+
+
+def test_import_and_helper_in_the_cell_of_another_answer_count(fill: Fill, lesson: Lesson) -> None:
+    first = f"from operator import add as plus\n\ndef both(a, b):\n    return plus(a, b) + ZERO\n\n{RIGHT_KEEP}"
+    second = "from functools import reduce\n\ndef total(values):\n    return plus(reduce(both, values, 0.0), LATE)\n"
+
+    def add_cells(notebook: dict[str, Any]) -> None:
+        notebook["cells"].insert(0, code("ZERO = 0"))
+        notebook["cells"].append(code("LATE = plus(0, 0)"))  # its first line needs the other cell
+
+    result = results(fill(add_cells, keep_mask=first, total=second), lesson)
+    assert (result["keep_mask"].status, result["total"].status) == ("passed", "passed"), result["total"].message
+
+
+def test_of_two_answers_that_bind_a_name_the_nearest_above_counts(fill: Fill, lesson: Lesson) -> None:
+    answers = {
+        "exercise-keep_mask": "import math as np\ndef keep_mask(v, f): return keep_mask",
+        "exercise-total": "def total(values): return np.fsum(keep_mask(values))\nkeep_mask_of = None",
+    }
+    submission = Submission(Path("n.ipynb"), answers)
+    keep_mask, total = lesson.exercises
+    assert others(submission, lesson, total) == [keep_mask]
+    assert others(submission, lesson, keep_mask) == []
+    answers["exercise-total"] = "import numpy as np\n" + answers["exercise-total"]
+    answers["exercise-keep_mask"] = "def keep_mask(v, f): return np.sort(v)"
+    assert others(submission, lesson, keep_mask) == [total]
+
+
+@pytest.mark.parametrize(
+    ("cells", "value"),
+    [
+        (["cache = {}\ncache['a'] = 1"], "cache['a']"),
+        (["cache = {}", "cache['a'] = 0", "cache['a'] += 1"], "cache['a']"),
+        (["K = 0\nK = K + 1"], "K"),
+        (["K = 0\nK += 1"], "K"),
+        (["L = [0]", "L += [1]"], "L[1]"),
+        (["try:\n    import no_such_module as m\nexcept ImportError:\n    import math as m"], "m.cos(0)"),
+        (["K = 0\nfor i in range(2):\n    K += i"], "K"),
+        (["import contextlib\nwith contextlib.suppress(KeyError):\n    K = 1"], "K"),
+        (["if True:\n    K = 1\nelse:\n    K = 2"], "K"),
+        (["class Box:\n    pass", "box = Box()", "box.value = 1"], "box.value"),
+        (["K = undefined\nM = 5", "K = 1"], "K"),  # a cell that fails stops there; the next one runs
+        (["a = 0", "a, K = a + 1, 1\nM = a"], "M"),
+    ],
+)
+def test_every_statement_of_own_cells_that_makes_a_name_what_it_is_counts(
+    lesson: Lesson, cells: list[str], value: str
+) -> None:
+    total = lesson.exercises[1]
+    answers = {total.grade_id: f"def total(values):\n    return sum(values) + {value}"}
+    texts = preparation(Submission(Path("n.ipynb"), answers, cells), lesson, total)
+    function = play("total", answers[total.grade_id], texts, {})
+    assert function([1]) == 2
+
+
+def test_loops_and_locals_of_own_cells_that_nobody_asks_for_stay_out(lesson: Lesson) -> None:
+    total = lesson.exercises[1]
+    cells = [
+        "for i in range(9):\n    other = train(i)",
+        "values = train(1)\ntrain(2)",
+        "K = 0\nfor i in range(2):\n    K += i",
+        "def last(values):\n    return values[-1]",
+    ]
+    answers = {total.grade_id: "def total(values):\n    return last(values) + K"}
+    texts = helpers(Submission(Path("n.ipynb"), answers, cells), lesson, total)
+    assert texts == [cells[2], cells[3]]
+
+
+def test_statement_nested_too_deeply_to_be_written_costs_nothing(fill: Fill, lesson: Lesson) -> None:
+    deep = "K = " + "-" * 600 + "1"
+    result = results(fill(lambda notebook: notebook["cells"].append(code(deep)), total=RIGHT_TOTAL), lesson)
+    assert result["total"].status == "passed"
+
+
+def test_rebuilt_notebook_has_helpers_in_cells_of_their_own(fill: Fill, course: Path, lesson: Lesson) -> None:
+    timed = f"%%time\n{RIGHT_TOTAL.replace('sum(values)', 'sum(values) + ZERO')}"
+    path = fill(lambda notebook: notebook["cells"].insert(0, code("ZERO = 0")), total=timed)
+    pristine = json.loads((course / "notebooks" / "01_demo" / "01_keeping.ipynb").read_text())
+    rebuilt = rebuild(pristine, read_submission(path, lesson), lesson)
+    nbformat.validate(nbformat.from_dict(rebuilt))
+    position = rebuilt["cells"].index(cell_with(rebuilt, "exercise-total"))
+    assert rebuilt["cells"][position]["source"] == timed
+    assert rebuilt["cells"][position - 1]["source"].endswith("\nZERO = 0")
+    assert rebuilt["cells"][position - 1]["metadata"] == {}
+
+
+def test_answer_may_print_any_character_on_any_machine(
+    fill: Fill, lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
+        monkeypatch.setenv(name, value)  # the code page of such a machine has no arrow
+    answer = RIGHT_TOTAL.replace("    return", "    print('\u2192 \u548c')\n    return")
+    result = results(fill(total=answer), lesson)["total"]
+    assert result.status == "passed", result.message
 
 
 def test_notebook_magics_do_no_harm(fill: Fill, lesson: Lesson) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from course_lib.authoring import build
 from course_lib.grading import GradeError, GradeResult, grade
 from tests.grading.small_course import RIGHT_KEEP, RIGHT_TOTAL, cell_with
 
@@ -145,6 +146,114 @@ def test_grading_again_changes_nothing_and_keeps_what_a_person_gave(
     assert points(broken, "all-right") == points(again, "all-right")
     assert [problem.student for problem in broken.problems] == ["all-right"]
     assert broken.graded == []
+
+
+SECOND = """# %% [markdown] lesson="Counting" minutes=45 needs="nothing"
+# Count.
+
+# %% imports
+import math
+
+# %% exercise="morelib.count" minutes=5 difficulty=1
+
+# %% check="count" points=1
+assert count([2.0, 3.0]) == 2, "How many are two?"
+"""
+MORE = '''"""Another library."""
+
+
+def count(values: list[float]) -> int:
+    """How many values there are."""
+    return len(values)
+'''
+
+
+def test_chapter_that_grows_and_changes_stays_gradable(
+    course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new lesson, an interrupted release, a mark of a person, and a lesson that is no more."""
+    from nbgrader.api import Gradebook
+
+    from course_lib.grading import gradebook as module
+
+    monkeypatch.syspath_prepend(str(tmp_path / "grown"))
+    root, output = tmp_path / "grown", tmp_path / "graded"
+    shutil.copytree(course, root)
+    handed_in = tmp_path / "handed in" / "amal" / "01_demo"
+    handed_in.mkdir(parents=True)
+
+    def hand_in(lesson: str, grade_id: str, source: str) -> None:
+        notebook = json.loads((root / "notebooks" / "01_demo" / f"{lesson}.ipynb").read_text())
+        cell_with(notebook, grade_id)["source"] = source
+        (handed_in / f"{lesson}.ipynb").write_text(json.dumps(notebook))
+
+    hand_in("01_keeping", "exercise-total", RIGHT_TOTAL)
+    release = module._Course.release
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module._Course, "release", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        grade(handed_in.parents[1], "01_demo", root, output=output)
+    monkeypatch.setattr(module._Course, "release", release)
+    first = grade(handed_in.parents[1], "01_demo", root, output=output)
+    assert (first.graded, first.problems, points(first, "amal")["total"]) == (["amal"], [], 2)
+
+    second = root / "solutions" / "01_demo" / "02_counting.py"
+    second.write_text(SECOND)
+    (root / "morelib.py").write_text(MORE)
+    build(root, only="02_counting")
+    hand_in("02_counting", "exercise-count", "def count(values):\n    return sum(1 for _ in values)\n")
+    grown = grade(handed_in.parents[1], "01_demo", root, output=output)
+    assert grown.problems == []
+    assert (points(grown, "amal")["total"], points(grown, "amal")["count"]) == (2, 1)
+
+    with Gradebook(f"sqlite:///{grown.gradebook}", "small-and-fast") as gradebook:
+        marked = gradebook.find_grade("check-count", "02_counting", "01_demo", "amal")
+        marked.manual_score, marked.needs_manual_grade = 0.5, False
+        gradebook.db.commit()
+    second.unlink()
+    (handed_in / "02_counting.ipynb").unlink()
+    assert grade(handed_in.parents[1], "01_demo", root, output=output).problems == []
+
+
+def test_entry_that_the_gradebook_lacks_costs_one_student(
+    graded: GradeResult, course: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nbgrader.api import MissingEntry
+
+    from course_lib.grading import gradebook as module
+
+    mirror = module._mirror_new_lessons
+
+    def missing(of: Any, chapter: str, student: str) -> None:
+        if student == "signed":
+            raise MissingEntry("No such comment")
+        mirror(of, chapter, student)
+
+    monkeypatch.setattr(module, "_mirror_new_lessons", missing)
+    submitted, output = folders
+    two = submitted.parent / "two"
+    for student in ("signed", "all-right"):
+        shutil.copytree(submitted / student, two / student)
+    result = grade(two, "01_demo", course, output=output, timeout=20)
+    assert result.graded == ["all-right"]
+    assert [(problem.student, "No such comment" in problem.reason) for problem in result.problems] == [("signed", True)]
+
+
+def test_helper_cells_are_a_part_of_the_answer_that_a_person_has_marked(tmp_path: Path) -> None:
+    from course_lib.grading.gradebook import _answers
+    from course_lib.grading.rebuild import OWN_CELLS
+
+    answer = {"metadata": {"nbgrader": {"grade_id": "exercise-total", "solution": True}}, "source": RIGHT_TOTAL}
+    found = []
+    for helper in ("ZERO = 0", "ZERO = 1"):
+        cells = [{"metadata": {}, "source": ["import math"]}, {"metadata": {}, "source": OWN_CELLS + helper}, answer]
+        (tmp_path / "rebuilt.ipynb").write_text(json.dumps({"cells": cells}))
+        found.append(_answers(tmp_path / "rebuilt.ipynb"))
+    assert found[0] != found[1]
+    assert found[0]["exercise-total"].endswith(RIGHT_TOTAL)
 
 
 def test_originals_are_kept_byte_for_byte(graded: GradeResult, folders: tuple[Path, Path]) -> None:

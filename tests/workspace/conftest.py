@@ -1,6 +1,8 @@
 """A small course in a temporary folder: student notebooks as the build writes them, and a learner who works in them."""
 
+import http.server
 import json
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -160,3 +162,35 @@ def course(tmp_path):
 def prepared(course):
     course.workspace.prepare()
     return course
+
+
+class Jupyter(http.server.ThreadingHTTPServer):
+    """A server that answers as Jupyter does: `api/` refuses a wrong token, any other page leads to one with a form."""
+
+    def __init__(self, token):
+        super().__init__(("127.0.0.1", 0), JupyterPages)
+        self.token, self.sessions = token, []
+
+    def address(self, token):
+        return f"http://127.0.0.1:{self.server_port}/lab/tree/Start.md?token={token}"
+
+
+class JupyterPages(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        page, _, token = self.path.partition("?token=")
+        self.send_response(403 if page.startswith("/api/") and token != self.server.token else 200)
+        self.end_headers()
+        self.wfile.write(json.dumps(self.server.sessions if page == "/api/sessions" else {}).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def jupyter():
+    with Jupyter("right") as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

@@ -18,11 +18,10 @@ def no_network_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
     monkeypatch.setenv("SMALLFAST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("SMALLFAST_WORK", raising=False)
 
 
 def test_every_finding_is_one_line_and_every_fault_has_a_cure(tmp_path: Path) -> None:
-    findings = examine(tmp_path)
+    findings = examine(tmp_path, tmp_path / "work")
     looked_at = "Python packages processor CUDA compiler checkpoints data models network disk permission"
     assert [finding.name for finding in findings] == looked_at.split()
     for finding in findings:
@@ -102,7 +101,7 @@ def test_a_workspace_that_cannot_be_written_is_a_fault(monkeypatch: pytest.Monke
         root = Path("/proc/sys")  # nobody may create a file there, not even root
     else:
         pytest.skip("running as root, and there is no folder that root may not write to")
-    finding = doctor.examine_permission(root)
+    finding = doctor.examine_permission(root / "work")
     assert not finding.ok and "cannot be written to" in finding.detail and "--work" in finding.cure
 
 
@@ -113,6 +112,6 @@ def test_a_check_that_fails_itself_becomes_a_finding_and_the_others_still_run(
         raise RuntimeError("a strange machine\nwith details")
 
     monkeypatch.setattr(doctor, "examine_processor", broken)
-    findings = {finding.name: finding for finding in examine(tmp_path)}
+    findings = {finding.name: finding for finding in examine(tmp_path, tmp_path / "work")}
     assert findings["processor"].detail == "the check itself failed (RuntimeError: a strange machine)"
     assert not findings["processor"].ok and findings["Python"].ok and findings["permission"].ok

@@ -153,6 +153,51 @@ def test_notebook_that_jupyterlab_saves_during_an_update_is_not_overwritten(answ
     assert "just now" in failed.problem and ANSWER in make.sources(answered.learner())
 
 
+def test_line_ends_of_windows_are_no_new_release(answered, make):
+    released = answered.workspace.released(make.LESSON)
+    released.write_bytes(released.read_bytes().replace(b"\n", b"\r\n"))
+    assert answered.workspace.prepare().updates == []
+
+
+def test_notebook_that_is_open_in_jupyterlab_is_neither_updated_nor_reset(answered, make, jupyter):
+    new_release(answered, make)
+    before = content(answered)
+    jupyter.sessions = [{"path": f"{make.LESSON}.ipynb", "type": "notebook"}]
+    answered.workspace.running.record(1, jupyter.address("right"))
+    [refused] = answered.workspace.update()
+    assert "is open in JupyterLab. Cure: save it" in refused.problem and "\n" not in refused.problem
+    for exercise in ("double", None):
+        with pytest.raises(WorkspaceError, match="is open in JupyterLab"):
+            answered.workspace.reset(make.LESSON, exercise)
+    assert content(answered) == before, "not even a backup was made"
+    jupyter.sessions = [{"path": f"{make.OTHER}.ipynb", "type": "notebook"}]
+    [updated] = answered.workspace.update()
+    assert updated.problem is None
+
+
+def test_notebook_that_jupyterlab_saves_during_the_reset_of_a_lesson_is_not_overwritten(answered, make, monkeypatch):
+    path, real = answered.workspace.notebook(make.LESSON), answered.workspace._back_up
+
+    def saved_meanwhile(*arguments):
+        backup = real(*arguments)
+        path.write_text(path.read_text() + "\n")
+        return backup
+
+    monkeypatch.setattr(answered.workspace, "_back_up", saved_meanwhile)
+    with pytest.raises(WorkspaceError, match="just now"):
+        answered.workspace.reset(make.LESSON)
+    assert ANSWER in make.sources(answered.learner())
+
+
+@pytest.mark.parametrize("fault", [{"metadata": None}, {"outputs": None}, {"outputs": [None]}, {"source": [None]}])
+def test_cell_that_is_none_is_damage_of_one_notebook_only(prepared, make, fault):
+    book = prepared.learner()
+    make.find(book, "exercise-double").update(fault)
+    prepared.works(book)
+    damaged, fine = prepared.workspace.status()
+    assert "not a notebook of format 4" in damaged.problem and fine.problem is None
+
+
 def test_reset_of_an_exercise_restores_its_stub_only_and_keeps_a_backup(answered, make):
     book = answered.learner()
     make.write(book, "exercise-triple", "def triple(x):\n    return 3 * x")

@@ -173,6 +173,18 @@ def test_full_disk_while_the_server_runs_is_told_once_and_does_not_stop_it(stand
     assert stand_in.warned == ["The disk is full."] and stand_in.thread.is_alive()
 
 
+def test_unforeseen_fault_of_the_start_page_does_not_stop_the_server(stand_in, make, monkeypatch):
+    def broken():
+        raise KeyError("metadata")
+
+    monkeypatch.setattr(stand_in.course.workspace, "write_start_page", broken)
+    stand_in.course.works(stand_in.course.learner(), make.OTHER)
+    wait_until(lambda: stand_in.warned or not stand_in.thread.is_alive(), "the warning")
+    assert stand_in.thread.is_alive()
+    [warning] = stand_in.warned
+    assert "KeyError: 'metadata'" in warning and "Cure" in warning
+
+
 def test_second_start_finds_the_server_that_runs(stand_in):
     told = []
     lab.run_lab(stand_in.course.workspace, port=None, browser=False, tell=told.append, warn=print)
@@ -213,6 +225,9 @@ def test_lab_prints_an_address_that_answers_and_stops_on_ctrl_c(course, make, tm
         page = ask(address)
         assert '"buildCheck": false' in page and "@jupyter/nbgrader:assignment-list" in page
         assert json.loads(ask(address, f"nbgrader_version?version={metadata.version('nbgrader')}"))["success"]
+        kernel = {"name": "", "type": "notebook", "kernel": {"name": "python3"}, "path": f"{make.OTHER}.ipynb"}
+        ask(address, "api/sessions", kernel)
+        assert course.workspace.running.open_notebooks() == {f"{make.OTHER}.ipynb"}
         result = json.loads(ask(address, "assignments/validate", {"path": f"{make.OTHER}.ipynb"}))
         assert result["success"] and result["value"]["failed"][0]["source"] == "assert halve(2) == 1"
     finally:

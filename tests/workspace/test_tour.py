@@ -67,6 +67,17 @@ def test_tour_grades_a_learner_measures_and_writes_a_report_with_plots(course: P
     assert (tmp_path / "class" / "feedback" / tour.LEARNER / tour.CHAPTER / "01_keeping.html").exists()
 
 
+def test_tour_forgets_the_class_of_an_earlier_tour_and_of_nobody_else(tmp_path: Path) -> None:
+    for student in ("amal", tour.LEARNER):
+        (tmp_path / "submitted" / student).mkdir(parents=True)
+    tour._forget_earlier_tour(tmp_path)
+    assert tmp_path.exists()
+    (tmp_path / "submitted" / "amal").rmdir()
+    tour._forget_earlier_tour(tmp_path)
+    assert not tmp_path.exists()
+    tour._forget_earlier_tour(tmp_path)
+
+
 def test_tour_without_checkpoints_or_lessons_says_so_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "names", lambda: ["lenet-5"])
     said: list[str] = []

@@ -40,6 +40,24 @@ def wrong_groups_ignored(inputs, outputs, kernel, height, width, stride=1, paddi
     return weights + outputs * bias, weights * rows * columns
 
 
+def wrong_asks_the_inputs_only(inputs, outputs, kernel, height, width, stride=1, padding=0, groups=1, bias=True):
+    """Asks whether the groups divide the inputs, and forgets the outputs."""
+    if inputs % groups:
+        raise ValueError("groups must divide inputs")
+    rows, columns = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+    weights = outputs * (inputs // groups) * kernel**2
+    return weights + outputs * bias, weights * rows * columns
+
+
+def wrong_asks_the_outputs_only(inputs, outputs, kernel, height, width, stride=1, padding=0, groups=1, bias=True):
+    """Asks whether the groups divide the outputs, and forgets the inputs."""
+    if outputs % groups:
+        raise ValueError("groups must divide outputs")
+    rows, columns = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+    weights = outputs * (inputs // groups) * kernel**2
+    return weights + outputs * bias, weights * rows * columns
+
+
 def wrong_bias_is_mac(inputs, outputs, kernel, height, width, stride=1, padding=0, groups=1, bias=True):
     """Counts the addition of the bias as a MAC."""
     if inputs % groups or outputs % groups:

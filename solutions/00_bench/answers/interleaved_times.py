@@ -21,6 +21,23 @@ def right_by_slicing(candidates, rounds, warmup, clock=time.perf_counter):
     return {name: times[name] for name in candidates}
 
 
+def right_warms_up_backwards(candidates, rounds, warmup, clock=time.perf_counter):
+    """Warms up from the last candidate to the first: the order of the warm-up is free."""
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    forwards, backwards = list(candidates), list(reversed(candidates))
+    for name in backwards:
+        for _ in range(warmup):
+            candidates[name]()
+    times = {name: [] for name in forwards}
+    for number in range(rounds):
+        for name in backwards if number % 2 else forwards:
+            start = clock()
+            candidates[name]()
+            times[name].append(clock() - start)
+    return times
+
+
 def wrong_one_after_the_other(candidates, rounds, warmup, clock=time.perf_counter):
     """Times all rounds of one candidate before the next one begins."""
     if rounds < 1:

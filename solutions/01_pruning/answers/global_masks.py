@@ -72,6 +72,20 @@ def wrong_signed(weights, sparsity):
     return _smallest_go(dict(weights), round(sparsity * sum(weight.numel() for weight in weights.values())))
 
 
+def wrong_removes_largest(weights, sparsity):
+    """Removes the largest weights instead of the smallest."""
+    _refuse(weights, sparsity)
+    total = sum(weight.numel() for weight in weights.values())
+    return _smallest_go({name: -weight.abs() for name, weight in weights.items()}, round(sparsity * total))
+
+
+def wrong_cuts_off(weights, sparsity):
+    """Cuts the count off where it should be rounded."""
+    _refuse(weights, sparsity)
+    total = sum(weight.numel() for weight in weights.values())
+    return _smallest_go({name: weight.abs() for name, weight in weights.items()}, int(sparsity * total))
+
+
 def wrong_keeps_fraction(weights, sparsity):
     """Takes sparsity for the fraction that is kept."""
     _refuse(weights, sparsity)

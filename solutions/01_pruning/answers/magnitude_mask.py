@@ -43,6 +43,12 @@ def wrong_keeps_fraction(weight, sparsity):
     return _without(weight, weight.abs().flatten().argsort(stable=True)[: round((1 - sparsity) * weight.numel())])
 
 
+def wrong_cuts_off(weight, sparsity):
+    """Cuts the count off where it should be rounded."""
+    _refuse(weight, sparsity)
+    return _without(weight, weight.abs().flatten().argsort(stable=True)[: int(sparsity * weight.numel())])
+
+
 def wrong_signed(weight, sparsity):
     """Sorts by the signed value, so that large negative weights go first."""
     _refuse(weight, sparsity)

@@ -1,0 +1,91 @@
+"""What the lessons on pruning promise beyond what every lesson has to: the truth of their checks and of their cells."""
+
+import ast
+import copy
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from course_lib.authoring import Lesson, read_lesson
+from course_lib.authoring.cells import read_cells
+
+CHAPTER = Path(__file__).resolve().parents[2] / "solutions" / "01_pruning"
+CHANNELS, PATTERNS = CHAPTER / "02_structured_pruning.py", CHAPTER / "03_patterns_and_hardware.py"
+
+
+def careless(solution: str) -> list[str]:
+    """The solution as often as it validates something, each time without that one validation."""
+    spots = [ast.unparse(node) for node in ast.walk(ast.parse(solution)) if _validates(node)]
+    assert spots
+    return [ast.unparse(_Without(spot).visit(ast.parse(solution))) for spot in spots]
+
+
+def _validates(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.body[0], ast.Raise)
+
+
+class _Without(ast.NodeTransformer):
+    def __init__(self, spot: str) -> None:
+        self.spot = spot
+
+    def visit_If(self, node: ast.If) -> ast.If | None:
+        return None if ast.unparse(node) == self.spot else node
+
+
+@pytest.fixture(scope="module")
+def patterns() -> Lesson:
+    return read_lesson(PATTERNS)
+
+
+def cell_with(path: Path, text: str) -> str:
+    """The source of the one code cell of a lesson that holds this text."""
+    (source,) = [cell.source for cell in read_cells(path)[0] if cell.is_code and text in cell.source]
+    return source
+
+
+@pytest.mark.parametrize("name", ["nm_mask", "compress_2_4", "multiply_2_4", "swap_gains", "block_mask"])
+def test_forgotten_validation_is_met_with_a_question_not_with_an_error_of_torch(patterns, space_for, judge, name):
+    task = patterns.exercise(name)
+    for answer in careless(task.solution()):
+        verdicts = [judge(space_for(patterns, task, answer), check.source) for check in task.checks]
+        assert all(verdict is None or verdict.error == "AssertionError" for verdict in verdicts), verdicts
+
+
+def test_sensitivity_is_right_beside_a_kink_of_relu(patterns):
+    (check,) = patterns.exercise("snip_scores").checks
+    (function,) = [node for node in ast.parse(check.source).body if isinstance(node, ast.FunctionDef)]
+    space = {"copy": copy, "torch": torch, "F": F}
+    exec(ast.unparse(function), space)
+    network = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2))
+    with torch.no_grad():
+        network[0].weight.fill_(1)
+        network[0].bias.fill_(-0.9995)  # puts out 0.0005: a weight that is 0.1 % smaller switches the ReLU off
+    images, labels = torch.ones(1, 1), torch.tensor([0])
+    (gradient,) = torch.autograd.grad(F.cross_entropy(network(images), labels), [network[0].weight])
+    felt = space["sensitivity"](network, images, labels, "0.weight", (0, 0))
+    assert felt == pytest.approx(gradient.abs().item(), rel=1e-3)
+
+
+def test_sparse_products_are_drawn_where_torch_has_only_csr():
+    pyplot = MagicMock()
+    pyplot.subplots.return_value = MagicMock(), MagicMock()
+    space = {"plt": pyplot, "bench": MagicMock(), "sparsities": (0.5, 0.8, 0.9, 0.95)}
+    exec(
+        cell_with(PATTERNS, "winner = max(faster"), {**space, "faster": {"CSR (single weights)": [0.5, 1.0, 1.5, 3.0]}}
+    )
+    (title,) = pyplot.subplots.return_value[1].set_title.call_args.args
+    assert "CSR" in title and "1.5" in title
+
+
+def test_zeroed_and_removed_filters_make_the_same_maps():
+    space = {"copy": copy, "torch": torch, "nn": nn}
+    before_timing = cell_with(CHANNELS, "zeroed, removed =").partition("costs =")[0]
+    exec(before_timing, space)
+    with torch.no_grad():
+        zeroed, removed = space["zeroed"](space["images"]), space["removed"](space["images"])
+    assert torch.allclose(zeroed[:, 1::2], removed, atol=1e-5)
+    assert not zeroed[:, ::2].any()

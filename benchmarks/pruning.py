@@ -199,7 +199,7 @@ def run(seeds: int, train: Split, test: Split, scored: int, rounds: int) -> str:
             f"In this library's own sparse format the network of {SPARSITY:.0%} zeros takes {own_format:,} bytes.",
             "",
             f"Measured by `python benchmarks/pruning.py` in {minutes:.0f} minutes on {cpu_name()} "
-            f"({platform.machine()}, {torch.get_num_threads()} threads for training): "
+            f"({platform.machine()}, {torch.get_num_threads()} thread(s) for training): "
             + ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime", "torch-pruning", "nncf"))
             + ".",
             "",

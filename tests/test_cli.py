@@ -13,7 +13,7 @@ import pytest
 from course_lib import cli
 from course_lib.workspace import Workspace
 from course_lib.workspace.doctor import Finding
-from tests.grading.small_course import BANKS, LESSON, LIBRARY
+from tests.grading.small_course import LESSON, write_small_course
 
 ROOT = Path(__file__).parents[1]
 NAME = "01_demo/01_keeping"
@@ -32,13 +32,7 @@ WRONG = RIGHT.replace("round(fraction", "round((1 - fraction)")
 def built(tmp_path_factory):
     """The files of a small course, built by `course build`."""
     root = tmp_path_factory.mktemp("built")
-    (root / "smalllib").mkdir()
-    (root / "smalllib" / "__init__.py").write_text(LIBRARY)
-    banks = root / "solutions" / "01_demo" / "answers"
-    banks.mkdir(parents=True)
-    (banks.parent / "01_keeping.py").write_text(LESSON)
-    for name, bank in BANKS.items():
-        (banks / f"{name}.py").write_text(bank)
+    write_small_course(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(root))
         assert cli.main(["--root", str(root), "build"]) == cli.OK

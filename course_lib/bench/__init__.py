@@ -1,7 +1,7 @@
 """What a model costs: parameters, bytes, MACs, latency, memory and accuracy, and how honest a saving is."""
 
 from course_lib.bench.compute import ENERGY_PJ, conv2d_cost, energy_microjoules, macs, roofline_seconds
-from course_lib.bench.correct import accuracy, class_accuracy, predictions, standard_error
+from course_lib.bench.correct import accuracy, predictions, standard_error
 from course_lib.bench.cost import Cost, measure, time_together
 from course_lib.bench.honesty import honesty
 from course_lib.bench.interact import Exploration, Prediction, explore, predict
@@ -23,7 +23,6 @@ __all__ = [
     "Report",
     "TableError",
     "accuracy",
-    "class_accuracy",
     "conv2d_cost",
     "energy_microjoules",
     "explore",

@@ -32,16 +32,6 @@ def accuracy(network: Any, split: Split, batch: int = 100) -> float:
     return 100 * right.sum().item() / len(right)
 
 
-def class_accuracy(network: Any, split: Split, batch: int = 100) -> list[float]:
-    """The accuracy in percent for each class on its own: of the images that are a shirt, how many are called a shirt?
-
-    A class without an image gets NaN.
-    """
-    right = predictions(network, split, batch) == split.labels
-    classes = range(int(split.labels.max()) + 1)
-    return [100 * right[split.labels == label].float().mean().item() for label in classes]
-
-
 def standard_error(percent: float, images: int) -> float:
     """The standard error of an accuracy, in points: how far it would scatter if other test images had been drawn.
 

@@ -249,8 +249,7 @@ def _checksum(arrays: Mapping[str, Tensor]) -> str:
 class CsrLinear(nn.Module):
     """A linear layer that keeps its weight in CSR and multiplies only what is there: y = x W^T + b. For inference.
 
-    It calls the fastest products that torch has on a CPU: matrix times vector for a batch of one, W x^T for larger
-    ones, both with 4-byte indices. (`F.linear(x, W_csr)` is slower, many times so for larger batches.)
+    It calls matrix times vector for a batch of one and W x^T for larger ones, both with 4-byte indices.
     """
 
     weight: Tensor

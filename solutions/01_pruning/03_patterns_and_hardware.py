@@ -840,7 +840,7 @@ bench.Report.compare(before, after)
 #
 # ## Summary
 #
-# - Hardware rewards zeros in known places: 2:4 costs $b/2 + 1$ bits a weight and halves the work of units that count on it; on a CPU it saves bytes only, and there a sparse product wins at high sparsity alone.
+# - Hardware rewards zeros in known places: 2:4 costs $b/2 + 1$ bits a weight and halves the work of units that count on it; on a CPU it saves bytes only, and from which sparsity on a sparse product wins there is a thing to measure.
 # - The stricter the pattern, the more it costs: permuting neurons and training with the mask on buy part of it back.
 # - A mask chosen before training has to beat random masks *and* its own shuffled self, and even then magnitude after training is the bar.
 #

@@ -1,7 +1,5 @@
 """Accuracy and its noise."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,12 +26,6 @@ def test_accuracy_is_the_share_of_right_answers_whatever_the_batch():
     test = split([0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 9, 9, 9, 9])
     for batch in (1, 3, 7, 100):
         assert bench.accuracy(Fixed(), test, batch) == pytest.approx(100 * 3 / 7)
-
-
-def test_accuracy_of_each_class_on_its_own():
-    test = split([0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0])
-    assert bench.class_accuracy(Fixed(), test) == pytest.approx([50.0, 50.0, 100.0])
-    assert math.isnan(bench.class_accuracy(Fixed(), split([0, 2], [0, 2]))[1])
 
 
 def test_accuracy_is_measured_in_evaluation_mode_and_leaves_the_mode():

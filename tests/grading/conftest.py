@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from course_lib.authoring import Lesson, build, read_lesson
-from tests.grading.small_course import BANKS, LESSON, LIBRARY, cell_with
+from tests.grading.small_course import cell_with, write_small_course
 
 Fill = Callable[..., Path]
 
@@ -18,13 +18,7 @@ Fill = Callable[..., Path]
 def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The root of a small course, built."""
     root = tmp_path_factory.mktemp("course")
-    (root / "smalllib").mkdir()
-    (root / "smalllib" / "__init__.py").write_text(LIBRARY)
-    banks = root / "solutions" / "01_demo" / "answers"
-    banks.mkdir(parents=True)
-    (banks.parent / "01_keeping.py").write_text(LESSON)
-    for name, bank in BANKS.items():
-        (banks / f"{name}.py").write_text(bank)
+    write_small_course(root)
     sys.path.insert(0, str(root))
     try:
         build(root)

@@ -1,5 +1,6 @@
 """A small course without torch: its library, its lesson, its answer banks, and right answers to it."""
 
+from pathlib import Path
 from typing import Any
 
 LIBRARY = '''
@@ -182,3 +183,14 @@ RIGHT_TOTAL = "def total(values):\n    return sum(values)\n"
 def cell_with(notebook: dict[str, Any], grade_id: str) -> dict[str, Any]:
     """The cell of a notebook that has this grade_id."""
     return next(cell for cell in notebook["cells"] if cell["metadata"].get("nbgrader", {}).get("grade_id") == grade_id)
+
+
+def write_small_course(root: Path, chapter: str = "01_demo") -> None:
+    """Write the library `smalllib`, the lesson and its answer banks into `root`; nothing is built."""
+    banks = root / "solutions" / chapter / "answers"
+    banks.mkdir(parents=True)
+    (root / "smalllib").mkdir()
+    (root / "smalllib" / "__init__.py").write_text(LIBRARY)
+    (banks.parent / "01_keeping.py").write_text(LESSON)
+    for name, bank in BANKS.items():
+        (banks / f"{name}.py").write_text(bank)

@@ -12,7 +12,7 @@ from course_lib.authoring import build
 from course_lib.data import Split
 from course_lib.nets import build as build_network
 from course_lib.workspace import tour
-from tests.grading.small_course import BANKS, LESSON, LIBRARY
+from tests.grading.small_course import write_small_course
 
 SMALL = {"widths": (8, 16, 32)}
 
@@ -20,13 +20,7 @@ SMALL = {"widths": (8, 16, 32)}
 @pytest.fixture(scope="module")
 def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("toured")
-    (root / "smalllib").mkdir()
-    (root / "smalllib" / "__init__.py").write_text(LIBRARY)
-    banks = root / "solutions" / tour.CHAPTER / "answers"
-    banks.mkdir(parents=True)
-    (banks.parent / "01_keeping.py").write_text(LESSON)
-    for name, bank in BANKS.items():
-        (banks / f"{name}.py").write_text(bank)
+    write_small_course(root, tour.CHAPTER)
     sys.path.insert(0, str(root))
     build(root)
     yield root

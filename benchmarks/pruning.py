@@ -132,7 +132,7 @@ def methods() -> list[Method]:
     return [
         Method("dense, tuned as long", "dense", dense),
         Method("this library, Taylor", "channels", ours_structured("taylor")),
-        Method("this library, filter norm", "channels", ours_structured("norm")),
+        Method("this library, norm of the group", "channels", ours_structured("norm")),
         Method("torch-pruning, Taylor", "channels", torch_pruning_structured("taylor")),
         Method("torch-pruning, magnitude", "channels", torch_pruning_structured("norm")),
         Method("this library, magnitude", f"{SPARSITY:.0%} of the weights", ours_unstructured),

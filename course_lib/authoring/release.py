@@ -15,6 +15,17 @@ c = get_config()  # noqa: F821 (nbgrader provides it)
 c.CourseDirectory.course_id = "small-and-fast"
 c.ClearSolutions.text_stub = "*Write your answer here.*"
 c.Execute.timeout = 60
+# A slider in a page that was written earlier cannot move, so its still picture is shown: widgets come last.
+c.NbConvertBase.display_data_priority = [
+    "text/html",
+    "text/markdown",
+    "image/svg+xml",
+    "text/latex",
+    "image/png",
+    "image/jpeg",
+    "text/plain",
+    "application/vnd.jupyter.widget-view+json",
+]
 '''
 
 

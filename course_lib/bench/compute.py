@@ -7,7 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from course_lib.bench.modes import evaluating
 
 # Picojoules in a 45 nm process at 0.9 V. Horowitz 2014, "Computing's energy problem (and what we can do about it)",
-# ISSCC, figure 1.1.9; the two 32-bit memory reads as in Han et al. 2016, "EIE: efficient inference engine", table I.
+# ISSCC, figure 1.1.9; the two 32-bit memory reads as in Han et al. 2015, "Learning both weights and connections for
+# efficient neural networks", figure 1.
 ENERGY_PJ: dict[str, float] = {
     "int8 add": 0.03,
     "int8 multiply": 0.2,
@@ -81,6 +82,33 @@ def macs(network: nn.Module, sample: Tensor) -> int:
     return counter.get_total_flops() // 2
 
 
+def layer_shapes(network: nn.Module, sample: Tensor) -> list[tuple[str, nn.Module, torch.Size, torch.Size]]:
+    """List the convolutions and linear layers of a network in the order in which they run, with their shapes.
+
+    Args:
+        network: run once without gradients and in evaluation mode; afterwards its modes are as before.
+        sample: a whole input batch.
+
+    Returns:
+        For each run of a layer: its name, the layer, the shape of its input and that of its output.
+    """
+    names: dict[nn.Module, str]
+    names = {layer: name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    seen: list[tuple[str, nn.Module, torch.Size, torch.Size]] = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.append((names[layer], layer, inputs[0].shape, output.shape))
+
+    hooks = [layer.register_forward_hook(note) for layer in names]
+    try:
+        with evaluating(network), torch.no_grad():
+            network(sample)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
 def roofline_seconds(flops: float, bytes_moved: float, peak_flops: float, bandwidth: float) -> tuple[float, str]:
     """Bound the time of a computation from below by what the machine can do at best.
 
@@ -99,8 +127,7 @@ def roofline_seconds(flops: float, bytes_moved: float, peak_flops: float, bandwi
     Raises:
         ValueError: `peak_flops` or `bandwidth` is not positive.
 
-    Source: Williams et al. 2009, "Roofline: an insightful visual performance model for multicore architectures",
-    section 3.
+    Source: Williams et al. 2009, "Roofline: an insightful visual performance model for multicore architectures".
     """
     if peak_flops <= 0 or bandwidth <= 0:
         raise ValueError(f"peak_flops and bandwidth must be positive, got {peak_flops} and {bandwidth}")
@@ -122,8 +149,7 @@ def energy_microjoules(mac_count: int, dram_bytes: int, number: str = "float32")
     Raises:
         ValueError: `number` is none of those.
 
-    Source: `ENERGY_PJ`, from Horowitz 2014 (45 nm, 0.9 V). Newer processes need less; that DRAM costs more than
-    a hundred times as much as a MAC has stayed true.
+    Source: `ENERGY_PJ`, from Horowitz 2014 (45 nm, 0.9 V). Newer processes need less.
     """
     if f"{number} add" not in ENERGY_PJ:
         kinds = [name.removesuffix(" add") for name in ENERGY_PJ if name.endswith(" add")]

@@ -32,6 +32,27 @@ def accuracy(network: Any, split: Split, batch: int = 100) -> float:
     return 100 * right.sum().item() / len(right)
 
 
+def class_changes(before: Any, after: Any, split: Split) -> tuple[Tensor, Tensor]:
+    """How much the accuracy of each class changes from one network to another, in points, and its standard error.
+
+    Both look at the same images, so the difference is taken image by image: +1 where `after` corrects an error, -1
+    where it makes one, else 0. A class of n images changes by 100 times the mean of these, with the standard error
+    100 * s / sqrt(n), where s is their sample standard deviation (divided by n - 1).
+
+    Args:
+        before, after: as in `predictions`.
+        split: at least two images of each class, classes 0, 1, 2 …
+
+    Returns:
+        (changes, errors), one of each for every class, float32.
+    """
+    labels = split.labels
+    gained = (predictions(after, split) == labels).float() - (predictions(before, split) == labels).float()
+    of_class = [100 * gained[labels == label] for label in range(int(labels.max()) + 1)]
+    changes = torch.stack([gains.mean() for gains in of_class])
+    return changes, torch.stack([gains.std() / math.sqrt(len(gains)) for gains in of_class])
+
+
 def standard_error(percent: float, images: int) -> float:
     """The standard error of an accuracy, in points: how far it would scatter if other test images had been drawn.
 

@@ -118,7 +118,7 @@ def latency(
         for name, candidate in candidates.items():
             stack.enter_context(evaluating(candidate))
             calls[name] = _call(name, candidate, sample, threads)
-        stack.enter_context(_steady(threads))
+        stack.enter_context(steady(threads))
         stack.enter_context(torch.inference_mode())
         times = interleaved_times(calls, rounds, warmup)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -160,8 +160,8 @@ def _call(name: str, candidate: Any, sample: Tensor, threads: int) -> Callable[[
 
 
 @contextmanager
-def _steady(threads: int) -> Iterator[None]:
-    """Fix the number of torch's threads and keep the garbage collector from running in between."""
+def steady(threads: int) -> Iterator[None]:
+    """Fix the number of torch's threads for a while, and keep the garbage collector from running in between."""
     before, collecting = torch.get_num_threads(), gc.isenabled()
     torch.set_num_threads(threads)
     gc.collect()

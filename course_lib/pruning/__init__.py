@@ -1,6 +1,7 @@
 """Pruning: unstructured (single weights) and its storage, structured (channels), patterns that hardware likes."""
 
 from course_lib.pruning.at_initialization import (
+    erk_densities,
     shuffle_within_layers,
     snip_scores,
     synflow_masks,
@@ -30,6 +31,7 @@ from course_lib.pruning.storage import (
     csr_break_even,
     csr_decode,
     csr_encode,
+    csr_product,
     load_sparse,
     save_sparse,
     with_csr_layers,
@@ -87,8 +89,10 @@ __all__ = [
     "csr_break_even",
     "csr_decode",
     "csr_encode",
+    "csr_product",
     "cubic_sparsity",
     "decompress_2_4",
+    "erk_densities",
     "export_onnx",
     "filter_norms",
     "find_permutation",

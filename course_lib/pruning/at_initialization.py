@@ -5,12 +5,13 @@ weights with two or more dimensions take part: biases and normalisation stay den
 makes masks of scores: all layers compete, so one whose scores are all small can lose everything (*layer collapse*).
 """
 
-from collections.abc import Mapping
+import copy
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from course_lib.pruning.unstructured import Masks, global_masks
 
@@ -30,7 +31,7 @@ def snip_scores(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str,
     Returns:
         For the name of every parameter with two or more dimensions, its scores, in the parameter's shape.
 
-    Source: Lee et al. 2019, "SNIP: Single-shot Network Pruning based on Connection Sensitivity", equations 3 and 4.
+    Source: Lee et al. 2019, "SNIP: Single-shot Network Pruning based on Connection Sensitivity".
     """
     weights = {name: weight for name, weight in network.named_parameters() if weight.dim() > 1}
     loss = F.cross_entropy(network(images), labels)
@@ -51,29 +52,27 @@ def synflow_scores(
     score = |w| * dR/d|w|: the part of R that passes through w. In a chain of layers each layer's scores sum to R.
 
     Args:
-        network: not changed; computed in float64 and evaluation mode, as R is a product of many small numbers.
-        image_shape: (channels, height, width) of one image.
-        masks: what was pruned before: a masked weight counts as 0, and its score is 0.
+        network: any network that maps a batch of images to outputs; it is not changed.
+        image_shape: the shape of one image, without the batch.
+        masks: what was pruned before, by name: a weight whose mask is False counts as 0, and its score is 0.
 
-    Source: Tanaka et al. 2020, "Pruning neural networks without any data by iteratively conserving synaptic flow",
-    equation 2.
+    Returns:
+        For the name of every parameter with two or more dimensions, its scores, float64, in the parameter's shape.
+        They are computed in float64 and evaluation mode, as R is a product of many small numbers.
+
+    Source: Tanaka et al. 2020, "Pruning neural networks without any data by iteratively conserving synaptic flow".
     """
-    magnitudes = {}
-    for name, parameter in network.named_parameters():
-        magnitude = parameter.detach().double().abs()
-        if masks is not None and name in masks:
-            magnitude = magnitude * masks[name]
-        magnitudes[name] = torch.zeros_like(magnitude) if name.endswith("bias") else magnitude.requires_grad_()
-    buffers = {name: buffer.double() for name, buffer in network.named_buffers() if buffer.is_floating_point()}
-    was_training = network.training
-    network.eval()
-    try:
-        ones = torch.ones(1, *image_shape, dtype=torch.float64, device=next(network.parameters()).device)
-        flow = functional_call(network, {**magnitudes, **buffers}, (ones,)).sum()
-    finally:
-        network.train(was_training)
-    weights = {name: magnitude for name, magnitude in magnitudes.items() if magnitude.dim() > 1}
-    gradients = torch.autograd.grad(flow, list(weights.values()))
+    linear = copy.deepcopy(network).double().eval().requires_grad_()
+    with torch.no_grad():
+        for name, parameter in linear.named_parameters():
+            parameter.abs_()
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif masks is not None and name in masks:
+                parameter.mul_(masks[name])
+    weights = {name: weight for name, weight in linear.named_parameters() if weight.dim() > 1}
+    ones = torch.ones(1, *image_shape, dtype=torch.float64, device=next(linear.parameters()).device)
+    gradients = torch.autograd.grad(linear(ones).sum(), list(weights.values()))
     pairs = zip(weights.items(), gradients, strict=True)
     return {name: (weight * gradient).detach() for (name, weight), gradient in pairs}
 
@@ -97,12 +96,61 @@ def synflow_masks(network: nn.Module, image_shape: tuple[int, ...], sparsity: fl
     return masks
 
 
-def shuffle_within_layers(masks: Mapping[str, Tensor], seed: int) -> Masks:
+def erk_densities(shapes: Mapping[str, Sequence[int]], sparsity: float) -> dict[str, float]:
+    """How much of each layer to keep, told by its shape alone: Erdős-Rényi-kernel densities.
+
+    The *density* of a layer is the fraction of its weights that is kept. It is proportional to the sum of the numbers
+    in the layer's shape over their product: (n_out + n_in) / (n_out * n_in) for a linear layer, and
+    (n_out + n_in + kh + kw) / (n_out * n_in * kh * kw) for a convolution. One factor, the same for all layers, brings
+    the kept weights to (1 - sparsity) * n in all, where n counts all weights. A layer whose density would exceed 1 is
+    kept whole, with density 1, and the factor is computed anew for the others, so that the total is still met; and so
+    on until no density exceeds 1.
+
+    Args:
+        shapes: for the name of each layer the shape of its weight, (n_out, n_in) or (n_out, n_in, kh, kw).
+        sparsity: the fraction of all weights to remove, from 0 (keep all) to 1 (remove all).
+
+    Returns:
+        For each name its density, from 0 to 1.
+
+    Raises:
+        ValueError: `sparsity` is not in [0, 1].
+
+    Source: Mocanu et al. 2018, "Scalable training of artificial neural networks with adaptive sparse connectivity
+    inspired by network science" (linear layers); Evci et al. 2020, "Rigging the Lottery" (kernels).
+    """
+    if not 0 <= sparsity <= 1:
+        raise ValueError(f"sparsity must be in [0, 1], got {sparsity}")
+    budget = (1 - sparsity) * sum(math.prod(shape) for shape in shapes.values())
+    densities = dict.fromkeys(shapes, 1.0)
+    sharing = set(shapes)  # the layers that are not kept whole
+    while sharing:
+        left = budget - sum(math.prod(shape) for name, shape in shapes.items() if name not in sharing)
+        factor = left / sum(sum(shapes[name]) for name in sharing)
+        densities.update({name: factor * sum(shapes[name]) / math.prod(shapes[name]) for name in sharing})
+        crowded = {name for name in sharing if densities[name] > 1}
+        if not crowded:
+            break
+        densities.update(dict.fromkeys(crowded, 1.0))
+        sharing -= crowded
+    return densities
+
+
+def shuffle_within_layers(masks: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
     """Move each layer's kept positions to random places of the same layer; each layer keeps its number of weights.
 
-    If a shuffled mask trains as well as the original, the method chose how much to keep of each layer, no more.
+    Each arrangement of a layer's kept positions is equally likely, and each layer is shuffled independently of the
+    others. If a network trains as well with the shuffled masks as with the originals, the method that made them chose
+    how much to keep of each layer, and no more.
 
-    Source: Frankle et al. 2021, "Pruning Neural Networks at Initialization: Why Are We Missing the Mark?", section 5.
+    Args:
+        masks: for the name of each layer a boolean tensor; it is not changed.
+        seed: the same seed gives the same masks. The global random numbers of torch are neither used nor moved on.
+
+    Returns:
+        For each name a new boolean tensor of the same shape, with as many True.
+
+    Source: Frankle et al. 2021, "Pruning Neural Networks at Initialization: Why Are We Missing the Mark?".
     """
     generator = torch.Generator().manual_seed(seed)
     return {

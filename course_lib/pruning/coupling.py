@@ -9,7 +9,7 @@ The trace gives every channel a number and follows the numbers through the netwo
 
 Channels that are tied stand or fall together, and channels that touch the same layers form a `Group`.
 
-Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning", section 3 (the same groups, from pairs of layers).
+Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (the same groups, from pairs of layers).
 """
 
 import copy

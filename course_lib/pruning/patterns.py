@@ -31,7 +31,7 @@ def nm_mask(weight: Tensor, n: int = 2, m: int = 4) -> Tensor:
     Raises:
         ValueError: n is not in 1 to m, or the last dimension is no multiple of m.
 
-    Source: Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks", sections 3 and 4 (2:4);
+    Source: Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks" (2:4);
     Zhou et al. 2021, "Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch" (N:M).
     """
     if not 1 <= n <= m:
@@ -47,7 +47,7 @@ def nm_mask(weight: Tensor, n: int = 2, m: int = 4) -> Tensor:
 def kept_magnitude(weight: Tensor, keep: Tensor) -> float:
     """The part of the total magnitude that a mask keeps: sum of |w| over the kept weights / sum of |w|, from 0 to 1.
 
-    Source: Pool and Yu 2021, "Channel Permutations for N:M Sparsity", section 3 (the numerator).
+    Source: Pool and Yu 2021, "Channel Permutations for N:M Sparsity" (the quality of a permutation).
     """
     if keep.shape != weight.shape:
         raise ValueError(f"keep must have the shape of weight, {tuple(weight.shape)}, got {tuple(keep.shape)}")
@@ -71,8 +71,8 @@ def compress_2_4(weight: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: the shape does not fit, or a group has more than two non-zero weights.
 
-    Source: Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks", section 3.1 and figure 2. The order of
-    the bits is that of CUTLASS, before it reorders the bytes for the GPU's memory.
+    Source: Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks". The order of the bits is that of CUTLASS,
+    before it reorders the bytes for the GPU's memory.
     """
     rows, columns = weight.shape
     if columns % 4 or weight.numel() % 8:
@@ -126,8 +126,7 @@ def multiply_2_4(values: Tensor, metadata: Tensor, inputs: Tensor) -> Tensor:
     Raises:
         ValueError: `inputs` does not have 2 * values.shape[1] columns.
 
-    Source: Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks", figure 3: the metadata drive the
-    multiplexers that choose the inputs.
+    Source: Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks": the metadata choose the inputs.
     """
     rows, half = values.shape
     if inputs.shape[1] != 2 * half:
@@ -156,7 +155,7 @@ def swap_gains(weight: Tensor, n: int = 2, m: int = 4) -> Tensor:
     Raises:
         ValueError: n is not in 1 to m - 1, or the number of columns is no multiple of m.
 
-    Source: Pool and Yu 2021, "Channel Permutations for N:M Sparsity", section 4 (channel swaps).
+    Source: Pool and Yu 2021, "Channel Permutations for N:M Sparsity".
     """
     columns = weight.shape[1]
     if not 1 <= n < m:
@@ -182,8 +181,7 @@ def find_permutation(
 
     Each round looks at all swaps and makes the best one, then the best one among the groups that are still
     untouched, and so on: swaps in different groups do not disturb each other, so their gains add up. It ends in a
-    local optimum, never below the order that it was given. (Pool and Yu go on from there with *bounded regressions*:
-    a few swaps that lose a little, to get out of it.)
+    local optimum, never below the order that it was given. (Pool and Yu 2021 add two ways to get out of it.)
 
     Args:
         weight: (rows, columns), columns a multiple of m.

@@ -1,4 +1,4 @@
-"""Storage of sparse weights that really shrinks: CSR and bitmask, a file of them, and a layer that computes in CSR."""
+"""Sparse weights that really shrink, and products with them: CSR and bitmask, a file, a layer that computes in CSR."""
 
 import bisect
 import copy
@@ -41,7 +41,7 @@ def csr_encode(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         ValueError: `weight` is not a matrix.
 
-    Source: Saad 2003, "Iterative Methods for Sparse Linear Systems", section 3.4.
+    Source: Barrett et al. 1994, "Templates for the Solution of Linear Systems", Compressed Row Storage.
     """
     if weight.dim() != 2:
         raise ValueError(f"weight must be a matrix, got shape {tuple(weight.shape)}")
@@ -65,6 +65,39 @@ def csr_decode(values: Tensor, columns: Tensor, row_starts: Tensor, width: int) 
     weight = values.new_zeros(len(per_row), width)
     weight[torch.arange(len(per_row), device=values.device).repeat_interleave(per_row), columns] = values
     return weight
+
+
+def csr_product(values: Tensor, columns: Tensor, row_starts: Tensor, x: Tensor) -> Tensor:
+    """Multiply a matrix in CSR with a dense vector or matrix, from the entries that are there and nothing else.
+
+        y_i = sum of values_k * x[columns_k] over k = row_starts_i, ..., row_starts_(i + 1) - 1
+
+    A row without entries gives 0. An entry of x that no column names plays no part, whatever it is (infinity times a
+    zero that is not stored is nothing, not NaN), and each row is summed for itself.
+
+    Args:
+        values: the m entries, row by row.
+        columns: (m,), int64; the column of each, from 0 to width - 1.
+        row_starts: (rows + 1,), int64; the first is 0, the last m, and none is smaller than the one before.
+        x: (width,) or (width, batch); dtype of `values`.
+
+    Returns:
+        y: (rows,) or (rows, batch); dtype of `values`.
+
+    Raises:
+        ValueError: the three arrays do not fit each other, or a column is negative or not smaller than width.
+
+    Source: Barrett et al. 1994, "Templates for the Solution of Linear Systems", CRS matrix-vector product.
+    """
+    per_row = row_starts.diff()
+    ends = row_starts[[0, -1]].tolist()
+    if len(columns) != len(values) or ends != [0, len(values)] or (per_row < 0).any():
+        raise ValueError(f"values ({len(values)}), columns ({len(columns)}) and row_starts do not belong together")
+    if ((columns < 0) | (columns >= len(x))).any():
+        raise ValueError(f"columns must be in 0 to {len(x) - 1}, got {columns.min()} to {columns.max()}")
+    rows = torch.arange(len(per_row), device=values.device).repeat_interleave(per_row)  # the row of each entry
+    products = torch.einsum("k,k...->k...", values, x[columns])  # each entry times what its column names
+    return products.new_zeros(len(per_row), *x.shape[1:]).index_add(0, rows, products)
 
 
 def bitmask_encode(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ def filter_norms(weight: Tensor, order: float = 1.0) -> Tensor:
     Raises:
         ValueError: `order` is not above 0.
 
-    Source: Li et al. 2017, "Pruning Filters for Efficient ConvNets", section 3.1 (p = 1).
+    Source: Li et al. 2017, "Pruning Filters for Efficient ConvNets" (p = 1).
     """
     if not order > 0:
         raise ValueError(f"order must be above 0, got {order}")
@@ -46,7 +46,7 @@ def slimming_penalty(network: nn.Module, strength: float) -> Tensor:
 
     Args:
         network: any network; without batch normalisation the penalty is 0.
-        strength: lambda >= 0; the paper uses 1e-4 to 1e-5.
+        strength: lambda >= 0; the authors use 1e-4 for VGG and 1e-5 for ResNet.
 
     Returns:
         A tensor without axes.
@@ -54,7 +54,7 @@ def slimming_penalty(network: nn.Module, strength: float) -> Tensor:
     Raises:
         ValueError: `strength` is negative.
 
-    Source: Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slimming", equation 1.
+    Source: Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slimming".
     """
     if strength < 0:
         raise ValueError(f"strength must not be negative, got {strength}")
@@ -82,7 +82,8 @@ def taylor_importance(activation: Tensor, gradient: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ.
 
-    Source: Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", section 3 (first order, gates).
+    Source: Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning" (first order, on gates, with the
+    gradient of each image: "Taylor FO-FG" in its tables).
     """
     if activation.shape != gradient.shape:
         raise ValueError(
@@ -175,19 +176,23 @@ def narrow_conv(conv: nn.Conv2d, keep_inputs: Tensor, keep_outputs: Tensor) -> n
 def score_groups(
     network: nn.Module, coupling: Coupling, by: str, data: Split | None = None, seed: int = 0, batch: int = 128
 ) -> dict[str, Tensor]:
-    """Score every channel of every group: the sum of what each layer of the group says about it.
+    """Score every channel of every group by all that goes with it, in whichever layers that is.
 
     Args:
         network: the traced network; it is not changed.
         coupling: what `trace_coupling` found in it.
-        by: "random" (the control), "norm" (L1 norm of the filters of all makers), "scale" (|gamma| of all batch
-            normalisations; "norm" where a group has none), "taylor" (mean over `data` at each gate).
+        by: "random" (the control); "norm", the Euclidean length of all weights that go with the channel: the filters
+            of its makers, its scales, and the slices of its readers; "scale", the sum of |gamma| over its batch
+            normalisations and of |w| over depthwise filters ("norm" where it has neither); "taylor", the sum of its
+            gates' importances, means over `data`.
         data: training images for "taylor"; never test images.
         seed: for "random".
         batch: images at a time.
 
     Raises:
         ValueError: `by` is none of these, or "taylor" has no data.
+
+    Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (the norm of a group, without its training).
     """
     if by not in SCORES:
         raise ValueError(f"by must be one of {', '.join(SCORES)}, got {by!r}")
@@ -195,28 +200,41 @@ def score_groups(
         if data is None:
             raise ValueError('by="taylor" needs data: give it some training images')
         at_gate = _taylor_at_gates(network, coupling, data, batch)
-        return {name: _sum(at_gate, group.gates, coupling, group) for name, group in coupling.groups.items()}
+        return {name: _sum(at_gate, group.gates, coupling.outputs, group) for name, group in coupling.groups.items()}
     generator = torch.Generator().manual_seed(seed)
     scores = {}
     for name, group in coupling.groups.items():
         if by == "random":
             scores[name] = torch.rand(len(group), generator=generator)
-            continue
-        layers = [layer for layer in group.norms if by == "scale"] or group.makers
-        of_layer = {}
-        for layer in layers:
-            weight = network.get_parameter(f"{layer}.weight").detach()
-            of_layer[layer] = filter_norms(weight) if weight.dim() > 1 else weight.abs()
-        scores[name] = _sum(of_layer, of_layer, coupling, group)
+        elif by == "scale" and group.norms:
+            scales = {layer: filter_norms(_rows(network, layer)) for layer in group.norms}
+            scores[name] = _sum(scales, scales, coupling.outputs, group)
+        else:
+            scores[name] = _group_norm(network, coupling, group)
     return scores
 
 
-def _sum(of_layer: Mapping[str, Tensor], layers: Iterable[str], coupling: Coupling, group: Group) -> Tensor:
+def _group_norm(network: nn.Module, coupling: Coupling, group: Group) -> Tensor:
+    """The length of all weights that a channel takes along: the squares add up, over all layers that it touches."""
+    made = {layer: _rows(network, layer).square().sum(dim=1) for layer in (*group.makers, *group.norms)}
+    read = {layer: _rows(network, layer, axis=1).square().sum(dim=1) for layer in group.readers}
+    return (_sum(made, made, coupling.outputs, group) + _sum(read, read, coupling.inputs, group)).sqrt()
+
+
+def _rows(network: nn.Module, layer: str, axis: int = 0) -> Tensor:
+    """The layer's weights, one row for each channel that it puts out (axis 0) or reads (axis 1)."""
+    weight = network.get_parameter(f"{layer}.weight").detach().movedim(axis, 0)
+    return weight.reshape(len(weight), -1)
+
+
+def _sum(
+    of_layer: Mapping[str, Tensor], layers: Iterable[str], channels: Mapping[str, tuple[int, ...]], group: Group
+) -> Tensor:
     """Add the layers' scores, entry by entry, to the channels that the entries belong to."""
     place = {channel: position for position, channel in enumerate(group.channels)}
     total = torch.zeros(len(group))
     for layer in layers:
-        for entry, channel in enumerate(coupling.outputs[layer]):
+        for entry, channel in enumerate(channels[layer]):
             if channel in place:
                 total[place[channel]] += of_layer[layer][entry].cpu()
     return total
@@ -326,7 +344,7 @@ def reestimate_statistics(network: nn.Module, images: Tensor, batch: int = 200) 
         images: training images, (n, ...).
         batch: images at a time, at least 2.
 
-    Source: Li et al. 2020, "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning", section 3
+    Source: Li et al. 2020, "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning"
     (adaptive batch normalisation).
     """
     network = copy.deepcopy(network).eval()

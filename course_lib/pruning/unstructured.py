@@ -32,7 +32,7 @@ def magnitude_mask(weight: Tensor, sparsity: float) -> Tensor:
     Raises:
         ValueError: `sparsity` is not in [0, 1], or a weight is NaN or infinite.
 
-    Source: Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks", section 3.
+    Source: Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks".
     """
     if not 0 <= sparsity <= 1:
         raise ValueError(f"sparsity must be in [0, 1], got {sparsity}")
@@ -79,7 +79,7 @@ def global_masks(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Te
     Raises:
         ValueError: `sparsity` is not in [0, 1], `weights` is empty, or a weight is NaN or infinite.
 
-    Source: Frankle & Carbin 2019, "The Lottery Ticket Hypothesis", section 4 (global pruning).
+    Source: Frankle & Carbin 2019, "The Lottery Ticket Hypothesis".
     """
     if not 0 <= sparsity <= 1:
         raise ValueError(f"sparsity must be in [0, 1], got {sparsity}")
@@ -203,7 +203,7 @@ def sensitivity_scan(
     Returns:
         For each prunable weight what `accuracy` said at each sparsity, in their order.
 
-    Source: Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks", figure 6.
+    Source: Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks".
     """
     scan: dict[str, list[float]] = {}
     for name, weight in prunable_weights(network).items():
@@ -235,7 +235,7 @@ def cubic_sparsity(step: float, begin: float, end: float, final: float, initial:
     Raises:
         ValueError: `end` is not later than `begin`, or `initial` or `final` is not in [0, 1].
 
-    Source: Zhu & Gupta 2017, "To prune, or not to prune", equation 1.
+    Source: Zhu & Gupta 2017, "To prune, or not to prune".
     """
     if end <= begin:
         raise ValueError(f"end must be later than begin, got begin {begin} and end {end}")
@@ -321,7 +321,7 @@ def prune_and_retrain(
     Raises:
         ValueError: `rounds` is smaller than 1, or `sparsity` is not in [0, 1].
 
-    Source: Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks", section 3.
+    Source: Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks".
     """
     masks: Masks = {}
     for target in _targets(sparsity, rounds):
@@ -362,7 +362,7 @@ def prune_gradually(
     Raises:
         ValueError: `until` is not in (0, 1], or `every` is smaller than 1.
 
-    Source: Zhu & Gupta 2017, "To prune, or not to prune", section 3.
+    Source: Zhu & Gupta 2017, "To prune, or not to prune".
     """
     if not 0 < until <= 1:
         raise ValueError(f"until must be in (0, 1], got {until}")
@@ -434,7 +434,7 @@ def find_ticket(
     Raises:
         ValueError: `rounds` is smaller than 1, `sparsity` is not in [0, 1], or the training ends before `rewind_step`.
 
-    Source: Frankle & Carbin 2019, "The Lottery Ticket Hypothesis", section 1 (iterative pruning); rewinding to a
+    Source: Frankle & Carbin 2019, "The Lottery Ticket Hypothesis"; rewinding to a
         later step: Frankle et al. 2020, "Stabilizing the Lottery Ticket Hypothesis", arXiv:1903.01611.
     """
     states: dict[int, dict[str, Tensor]] = {0: copy.deepcopy(network.state_dict())}

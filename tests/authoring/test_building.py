@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbconvert.exporters import HTMLExporter
 from traitlets.config import PyFileConfigLoader
 
 from course_lib.authoring import COURSE_FOLDER, BuildError, build, building, manifest, read_lesson
@@ -307,3 +308,11 @@ def test_nbgrader_finds_the_same_course_and_settings_in_the_repository_and_in_th
     in_repository, in_folder = settings(built.root), settings(built.root / COURSE_FOLDER)
     assert in_repository.CourseDirectory.pop("root") == str(built.root / COURSE_FOLDER)
     assert in_repository == in_folder
+
+
+def test_page_of_an_executed_notebook_shows_the_still_picture_of_a_slider(built):
+    config = PyFileConfigLoader("nbgrader_config.py", str(built.root / COURSE_FOLDER)).load_config()
+    slider = {"application/vnd.jupyter.widget-view+json": {"model_id": "gone"}, "image/png": "aGk=", "text/plain": "x"}
+    cell = nbformat.v4.new_code_cell("explore()", outputs=[nbformat.v4.new_output("display_data", data=slider)])
+    page, _ = HTMLExporter(config=config).from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    assert "data:image/png;base64,aGk=" in page

@@ -49,6 +49,40 @@ def test_macs_count_matrix_products_that_are_no_layers():
     assert bench.macs(Product(), torch.zeros(2, 3, 4)) == 2 * 3 * 3 * 4
 
 
+def test_layer_shapes_follow_the_picture_through_the_network():
+    network = nets.build("lenet-5").train()
+    modes = [module.training for module in network.modules()]
+    shapes = [
+        (name, tuple(before), tuple(after))
+        for name, _, before, after in bench.layer_shapes(network, torch.zeros(3, 1, 28, 28))
+    ]
+    assert shapes == [
+        ("conv1", (3, 1, 28, 28), (3, 20, 24, 24)),
+        ("conv2", (3, 20, 12, 12), (3, 50, 8, 8)),
+        ("fc1", (3, 800), (3, 500)),
+        ("fc2", (3, 500), (3, 10)),
+    ]
+    assert modes == [module.training for module in network.modules()]
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_macs_of_a_network_are_those_of_its_layers_by_their_shapes():
+    for name in nets.NETWORKS:
+        network = nets.build(name)
+        layers = bench.layer_shapes(network, torch.zeros(2, 1, 28, 28))
+        by_shape = sum(after.numel() * layer.weight[0].numel() for _, layer, _, after in layers)
+        assert by_shape == bench.macs(network, torch.zeros(2, 1, 28, 28))
+
+
+def test_a_layer_that_runs_twice_is_listed_twice_and_hooks_go_even_after_an_error():
+    layer = nn.Linear(4, 4)
+    twice = bench.layer_shapes(nn.Sequential(layer, nn.ReLU(), layer), torch.zeros(1, 4))
+    assert [name for name, *_ in twice] == ["0", "0"]
+    with pytest.raises(RuntimeError):
+        bench.layer_shapes(layer, torch.zeros(1, 5))
+    assert not layer._forward_hooks
+
+
 def test_counting_macs_leaves_no_trace():
     network = nets.build("resnet-8").train()
     network.stage1.eval()

@@ -1,5 +1,6 @@
 """Accuracy and its noise."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -36,6 +37,26 @@ def test_accuracy_is_measured_in_evaluation_mode_and_leaves_the_mode():
 
 def test_accuracy_takes_functions():
     assert bench.accuracy(Fixed().forward, split([1, 2], [1, 3])) == 50
+
+
+def test_class_changes_are_the_differences_of_the_accuracies_class_by_class():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (300,), generator=generator)
+    before, after = ((labels + (torch.rand(300, generator=generator) < share)) % 3 for share in (0.1, 0.4))
+    images = torch.stack([before, after], 1).float().reshape(-1, 1, 1, 2)
+    one, other = ((lambda x, i=i: nn.functional.one_hot(x[:, 0, 0, i].long(), 3).float()) for i in (0, 1))
+    changes, errors = bench.class_changes(one, other, Split(images, labels))
+    for label in range(3):
+        own = Split(images[labels == label], labels[labels == label])
+        assert changes[label].item() == pytest.approx(bench.accuracy(other, own) - bench.accuracy(one, own), abs=1e-3)
+        right = [(said[labels == label] == label).double().numpy() for said in (before, after)]
+        error = 100 * np.std(right[1] - right[0], ddof=1) / len(own.labels) ** 0.5
+        assert errors[label].item() == pytest.approx(error, rel=1e-5)
+
+
+def test_a_network_does_not_change_against_itself():
+    changes, errors = bench.class_changes(Fixed(), Fixed(), split([0, 0, 1, 2], [0, 0, 1, 1]))
+    assert changes.tolist() == errors.tolist() == [0, 0]
 
 
 def test_the_standard_error_is_that_of_a_simulated_election():

@@ -1,5 +1,7 @@
 """Latency. No test looks at how long anything takes: clocks are made up, and calls are counted."""
 
+import gc
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -133,3 +135,17 @@ def test_a_failing_candidate_leaves_modes_and_threads_as_they_were():
     with pytest.raises(RuntimeError):
         bench.latency({"network": network}, torch.zeros(1, 3, 28, 28), threads=threads + 1)
     assert network.training and torch.get_num_threads() == threads
+
+
+def test_steady_gives_threads_and_the_garbage_collector_back_even_after_an_error():
+    threads, collecting, inside = torch.get_num_threads(), gc.isenabled(), []
+
+    def fail_on_other_threads():
+        with bench.steady(threads + 1):
+            inside.extend([torch.get_num_threads(), gc.isenabled()])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_on_other_threads()
+    assert inside == [threads + 1, False]
+    assert (torch.get_num_threads(), gc.isenabled()) == (threads, collecting)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_lib import nets, pruning
 from course_lib.pruning.storage import index_dtype
@@ -101,6 +102,85 @@ def test_index_dtype_is_the_narrowest_that_holds_the_largest_index(largest, dtyp
 def test_index_that_no_dtype_holds_is_refused(bad):
     with pytest.raises(ValueError, match="largest"):
         index_dtype(bad)
+
+
+# product
+
+
+@given(matrices, st.integers(0, 4), st.sampled_from([torch.float32, torch.float64]))
+def test_csr_product_equals_scipys_and_the_dense_product(weight, batch, dtype):
+    weight = weight.to(dtype)
+    x = torch.randn(weight.shape[1], batch, dtype=dtype) if batch else torch.randn(weight.shape[1], dtype=dtype)
+    product = pruning.csr_product(*pruning.csr_encode(weight), x)
+    assert product.dtype == dtype and product.shape == (weight @ x).shape
+    assert torch.allclose(product, weight @ x, atol=1e-5)
+    assert np.allclose(product, scipy.sparse.csr_array(weight.numpy()) @ x.numpy(), atol=1e-5)
+
+
+@given(matrices, st.integers(0, 1000))
+def test_csr_product_is_linear_in_x(weight, seed):
+    arrays = pruning.csr_encode(weight.double())
+    first, second = torch.randn(2, weight.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    together = pruning.csr_product(*arrays, first - 3 * second)
+    assert torch.allclose(together, pruning.csr_product(*arrays, first) - 3 * pruning.csr_product(*arrays, second))
+
+
+def test_csr_product_reads_nothing_that_no_column_names():
+    values, columns, row_starts = pruning.csr_encode(torch.tensor([[2.0, 0.0, 3.0], [0.0, 0.0, 0.0]]))
+    x = torch.tensor([1.0, float("inf"), 10.0])
+    assert pruning.csr_product(values, columns, row_starts, x).tolist() == [32.0, 0.0]
+
+
+class LargestResult(TorchDispatchMode):
+    """How many entries the largest tensor has that any operation of torch makes."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.entries = max(self.entries, result.numel())
+        return result
+
+
+def test_csr_product_makes_no_tensor_as_large_as_the_dense_matrix():
+    weight = sparse_matrix(300, 200, 0.99)
+    arrays, x = pruning.csr_encode(weight), torch.randn(200)
+    with LargestResult() as largest:
+        pruning.csr_product(*arrays, x)
+    assert 0 < largest.entries <= max(len(arrays[0]), 301) < weight.numel() / 50
+
+
+def test_csr_product_sums_each_row_for_itself():
+    weight = torch.tensor([[1e8, 0.0], [0.0, 1.0]])
+    assert pruning.csr_product(*pruning.csr_encode(weight), torch.ones(2)).tolist() == [1e8, 1.0]
+
+
+def test_csr_product_has_the_gradient_of_the_dense_product():
+    weight, x = sparse_matrix(5, 7, 0.6), torch.randn(7, 2)
+    values, columns, row_starts = pruning.csr_encode(weight)
+    values, sparse_x = values.requires_grad_(), x.clone().requires_grad_()
+    pruning.csr_product(values, columns, row_starts, sparse_x).square().sum().backward()
+    weight, x = weight.requires_grad_(), x.requires_grad_()
+    (weight @ x).square().sum().backward()
+    assert torch.allclose(values.grad, weight.grad[weight != 0], atol=1e-4)
+    assert torch.allclose(sparse_x.grad, x.grad, atol=1e-4)
+
+
+def test_csr_product_of_arrays_that_do_not_fit_is_refused_and_the_argument_named():
+    values, columns, row_starts = pruning.csr_encode(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
+    x = torch.ones(2)
+    for wrong in (
+        (values[:1], columns, row_starts, x),
+        (values, columns, row_starts + 1, x),
+        (values, columns, row_starts[:-1], x),
+        (values, columns, torch.tensor([0, 3, 2]), x),
+    ):
+        with pytest.raises(ValueError, match="row_starts do not belong together"):
+            pruning.csr_product(*wrong)
+    for bad in (columns + 1, columns - 1):
+        with pytest.raises(ValueError, match=r"columns must be in 0 to 1, got -?\d to \d"):
+            pruning.csr_product(values, bad, row_starts, x)
 
 
 # break-even

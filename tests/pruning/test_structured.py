@@ -99,15 +99,48 @@ def test_taylor_scores_are_what_opening_and_closing_each_gate_a_little_shows():
         assert scores[group.name][channel].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_norm_scores_rank_like_torch_prunings_group_magnitude_where_a_group_has_one_layer():
-    torch_pruning = pytest.importorskip("torch_pruning")
-    network = seeded("lenet-5")
+def test_the_norm_of_a_channel_is_the_length_of_all_weights_that_removing_it_removes():
+    """By cutting: what is gone from the layers that touch the group is what went with the channel."""
+    network = seeded("resnet-8")
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight)
     coupling = pruning.trace_coupling(network, IMAGE)
+    scores = pruning.score_groups(network, coupling, "norm")
+
+    def squares(network: nn.Module) -> float:
+        return sum(p.double().square().sum().item() for name, p in network.named_parameters() if "bias" not in name)
+
+    for name, channel in (("conv1", 0), ("stage2.0.conv1", 7), ("stage2.0.conv2", 31), ("stage3.0.conv2", 5)):
+        without = pruning.remove_channels(network, coupling, {name: torch.arange(len(scores[name])) != channel})
+        expected = (squares(network) - squares(without)) ** 0.5
+        assert scores[name][channel].item() == pytest.approx(expected, rel=1e-4), name
+
+
+def test_the_norm_counts_every_pixel_that_a_flattened_channel_is_read_at():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.Flatten(), nn.Linear(2 * 4, 3, bias=False))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([2.0, 0.0])[:, None, None, None].expand(2, 1, 3, 3))
+        network[2].weight.copy_(torch.tensor([1.0, 5.0]).repeat_interleave(4).expand(3, 8))
+    coupling = pruning.trace_coupling(network, torch.zeros(1, 1, 4, 4))
+    scores = pruning.score_groups(network, coupling, "norm")["0"]
+    expected = [9 * 4 + 4 * 3 * 1, 0 + 4 * 3 * 25]  # 9 weights made, 4 pixels read by 3 neurons
+    torch.testing.assert_close(scores, torch.tensor(expected).sqrt())
+
+
+@pytest.mark.parametrize("name", ["lenet-5", "resnet-20"])
+def test_the_norm_is_the_group_magnitude_of_torch_pruning(name):
+    torch_pruning = pytest.importorskip("torch_pruning")
+    network = seeded(name)
+    coupling = pruning.trace_coupling(network, IMAGE)
+    scores = pruning.score_groups(network, coupling, "norm")
     graph = torch_pruning.DependencyGraph().build_dependency(network, example_inputs=IMAGE)
-    theirs = torch_pruning.importance.MagnitudeImportance(p=1, target_types=[nn.Conv2d], bias=False, normalizer=None)
-    group = graph.get_pruning_group(network.conv1, torch_pruning.prune_conv_out_channels, list(range(20)))[:1]
-    scores = pruning.score_groups(network, coupling, "norm")["conv1"]
-    torch.testing.assert_close(scores, theirs(group).detach())
+    theirs = torch_pruning.importance.GroupMagnitudeImportance(p=2, group_reduction="sum", normalizer=None)
+    for group in coupling.groups.values():
+        layer = network.get_submodule(group.name)
+        prune = graph.get_pruner_of_module(layer).prune_out_channels
+        everything = graph.get_pruning_group(layer, prune, list(range(len(group))))
+        torch.testing.assert_close(scores[group.name].square(), theirs(everything), rtol=1e-4, atol=1e-6)
 
 
 def test_a_group_adds_up_what_its_layers_say():
@@ -120,6 +153,17 @@ def test_a_group_adds_up_what_its_layers_say():
     scores = pruning.score_groups(network, coupling, "scale")["stage2.0.conv2"]
     expected = network.stage2[0].bn2.weight.abs() + network.stage2[0].shortcut[1].weight.abs()
     torch.testing.assert_close(scores, expected.detach())
+
+
+def test_depthwise_filters_count_as_scales_and_as_weights_of_the_group():
+    network = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(2, 2, 3, groups=2), nn.Flatten(), nn.Linear(8, 1))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([3.0, 0.0])[:, None, None, None])
+        network[1].weight.copy_(torch.tensor([-1.0, 2.0])[:, None, None, None].expand(2, 1, 3, 3))
+        network[3].weight.fill_(0)
+    coupling = pruning.trace_coupling(network, torch.zeros(1, 1, 4, 4))
+    assert pruning.score_groups(network, coupling, "scale")["0"].tolist() == [9.0, 18.0]
+    assert pruning.score_groups(network, coupling, "norm")["0"].tolist() == pytest.approx([18**0.5, 36**0.5])
 
 
 def test_scoring_changes_neither_the_network_nor_its_mode():

@@ -1,5 +1,6 @@
 """Answer bank of `conv2d_cost`: what else is right, and what each wrong answer reveals."""
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,6 +22,24 @@ def right_by_counting_positions(inputs, outputs, kernel, height, width, stride=1
     columns = range(0, width + 2 * padding - kernel + 1, stride)
     seen = inputs // groups * kernel**2
     return outputs * (seen + (1 if bias else 0)), outputs * seen * len(rows) * len(columns)
+
+
+def right_with_numpy(inputs, outputs, kernel, height, width, stride=1, padding=0, groups=1, bias=True):
+    """Treats both sides at once in an array, and returns numpy's integers."""
+    if inputs % groups != 0 or outputs % groups != 0:
+        raise ValueError(f"groups={groups} must divide inputs={inputs} and outputs={outputs}")
+    positions = np.prod((np.array([height, width]) + 2 * padding - kernel) // stride + 1)
+    weights = np.prod([outputs, inputs // groups, kernel, kernel])
+    return weights + outputs * int(bias), weights * positions
+
+
+def wrong_fractional_positions(inputs, outputs, kernel, height, width, stride=1, padding=0, groups=1, bias=True):
+    """Divides by the stride with /, so that a kernel may fit at a fraction of a place and counts become floats."""
+    if inputs % groups or outputs % groups:
+        raise ValueError("groups must divide inputs and outputs")
+    rows, columns = ((side + 2 * padding - kernel) / stride + 1 for side in (height, width))
+    weights = outputs * (inputs // groups) * kernel**2
+    return weights + outputs * bias, weights * rows * columns
 
 
 def wrong_input_positions(inputs, outputs, kernel, height, width, stride=1, padding=0, groups=1, bias=True):

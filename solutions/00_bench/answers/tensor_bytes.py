@@ -1,5 +1,8 @@
 """Answer bank of `tensor_bytes`: what else is right, and what each wrong answer reveals."""
 
+import numpy as np
+import torch
+
 
 def right_parameters_and_buffers(network):
     """Walks over parameters and buffers, each of which torch yields once, however many names it has."""
@@ -15,6 +18,22 @@ def right_by_address(network):
             seen.add(tensor.data_ptr())
             total += len(tensor.flatten()) * tensor.element_size()
     return total
+
+
+def right_with_numpy(network):
+    """Lets numpy multiply and add, and returns its integer."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return np.sum([np.prod(tensor.shape, dtype=np.int64) * tensor.element_size() for tensor in tensors], dtype=np.int64)
+
+
+def right_with_torch(network):
+    """Adds in torch, and returns a tensor of one integer."""
+    return torch.tensor([tensor.nbytes for tensor in [*network.parameters(), *network.buffers()]]).sum()
+
+
+def wrong_kilobytes(network):
+    """Returns kilobytes where bytes were asked for."""
+    return sum(tensor.nbytes for tensor in [*network.parameters(), *network.buffers()]) / 1000
 
 
 def wrong_parameters_only(network):

@@ -55,4 +55,19 @@ def wrong_ignores_order(weight, order=1.0):
 
 def wrong_unchecked(weight, order=1.0):
     """Takes any order, also 0 and below."""
-    return weight.flatten(1).abs().pow(order).sum(dim=1).pow(1 / order if order else 1.0)
+    return weight.flatten(1).abs().pow(order).sum(dim=1).pow(1 / order)
+
+
+def right_in_float64(weight, order=1.0):
+    """NumPy's norm, which answers in float64."""
+    if order <= 0:
+        raise ValueError(f"order must be above 0, got {order}")
+    rows = weight.numpy().astype("float64").reshape(len(weight), -1)
+    return torch.from_numpy((abs(rows) ** float(order)).sum(axis=1) ** (1 / float(order)))
+
+
+def wrong_four_axes(weight, order=1.0):
+    """Adds up three axes, which a linear layer does not have."""
+    if not order > 0:
+        raise ValueError(f"order must be above 0, got {order}")
+    return weight.abs().pow(order).sum(dim=(1, 2, 3)).pow(1 / order)

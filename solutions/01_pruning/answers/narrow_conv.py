@@ -142,3 +142,11 @@ def wrong_unchecked(conv, keep_inputs, keep_outputs):
     if conv.bias is not None:
         narrow.bias = nn.Parameter(conv.bias.detach()[padded].clone())
     return narrow
+
+
+def wrong_forgets_dilation(conv, keep_inputs, keep_outputs):
+    """Carries stride and padding over, but not the dilation."""
+    _checked(conv, keep_inputs, keep_outputs)
+    narrow = right_loaded(conv, keep_inputs, keep_outputs)
+    narrow.dilation = (1, 1)
+    return narrow

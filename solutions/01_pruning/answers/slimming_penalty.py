@@ -82,3 +82,9 @@ def wrong_unchecked(network, strength):
     """Takes a negative strength, which would make the scales grow without limit."""
     norms = [layer for layer in network.modules() if isinstance(layer, _NORMS)]
     return strength * sum((norm.weight.abs().sum() for norm in norms), torch.zeros(()))
+
+
+def wrong_joins_nothing(network, strength):
+    """Joins the scales of all layers, and fails where there are none."""
+    _checked(strength)
+    return strength * torch.cat([layer.weight for layer in network.modules() if isinstance(layer, _NORMS)]).abs().sum()

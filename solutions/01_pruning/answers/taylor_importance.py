@@ -80,3 +80,9 @@ def wrong_unchecked(activation, gradient):
     """Lets a gradient of another shape broadcast against the activation."""
     change = activation * gradient
     return change.reshape(*change.shape[:2], -1).sum(dim=2).square().mean(dim=0)
+
+
+def wrong_flattens_what_is_flat(activation, gradient):
+    """Flattens pixels also where a linear layer has none."""
+    _checked(activation, gradient)
+    return (activation * gradient).flatten(2).sum(dim=2).square().mean(dim=0)

@@ -1,10 +1,9 @@
-# %% [markdown] lesson="Patterns and hardware" minutes=90 needs="PyTorch basics; lesson 1 of this chapter (masks, CSR, bitmask)"
+# %% [markdown] lesson="Patterns and hardware" minutes=85 needs="PyTorch basics; lessons 1 (masks) and 2 (CSR, bitmask) of this chapter"
 # Half of the weights are zero, and nothing is faster. Hardware wants zeros in places that it knows beforehand. In this lesson you
 #
 # - build the 2:4 pattern, its file format and the product that a GPU's sparse tensor core computes, and count its cycles;
 # - reorder neurons so that the pattern costs less, without changing what the network computes;
-# - prune in blocks, and measure from where on sparse products win on a CPU;
-# - prune before training, and put that idea to the test that it has to pass.
+# - prune in blocks, and measure from where on sparse products win on a CPU.
 
 # %% imports
 import copy
@@ -13,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
 from torch.ao.pruning import WeightNormSparsifier
@@ -35,10 +33,9 @@ crowded = bench.predict("Groups of four that keep more than two weights, after m
 crowded
 
 # %%
-lenet = zoo.load("lenet-300-100")
-test = fashion_mnist("test")
-weight = lenet.fc1.weight.detach()  # (300, 784): outputs, inputs
-left = pruning.magnitude_mask(weight, 0.5).unflatten(1, (-1, 4)).sum(dim=2)  # (300, 196): weights left in each group
+lenet, test = zoo.load("lenet-300-100"), fashion_mnist("test")
+fc1 = lenet.fc1.weight.detach()  # (300, 784): outputs, inputs
+left = pruning.magnitude_mask(fc1, 0.5).unflatten(1, (-1, 4)).sum(dim=2)  # (300, 196): weights left in each group
 crowded.beside(100 * float((left > 2).float().mean()))
 
 # %% [markdown]
@@ -46,7 +43,7 @@ crowded.beside(100 * float((left > 2).float().mean()))
 #
 # - **N:M sparsity**: of every M weights in a row at most N are not zero. The usual case is **2:4 sparsity**.
 # - **block sparsity**: whole blocks of a fixed height and width are zero.
-# - the extremes you know: **unstructured sparsity** (any weight may go) and **structured sparsity** (whole neurons or channels go).
+# - the extremes you know: **unstructured sparsity** (any weight may go, lesson 1) and **structured sparsity** (whole neurons or channels go, lesson 3).
 #
 # Rows matter here. A layer computes $y_r = \sum_c W_{rc}\, x_c$: it sums over the columns, the inputs. The direction that is summed over
 # is the **reduction dimension**, and N:M groups lie along it, because there a missing weight is a multiplication that is not done.
@@ -68,7 +65,7 @@ for axis, (name, keep) in zip(axes, patterns.items(), strict=True):
     axis.set(title=f"{name}\nkeeps {magnitude[name]:.0%} of Σ|w|", aspect="equal")
     axis.set(xticks=range(0, 17, 4), yticks=[], xlabel="inputs")
 axes[0].set_ylabel("outputs")
-figure.suptitle(f"Half of the weights each: {max(magnitude, key=magnitude.get)} keeps most, {min(magnitude, key=magnitude.get)} least")
+figure.suptitle("Half of the weights each, from most kept to least: " + ", ".join(sorted(magnitude, key=magnitude.get, reverse=True)))
 plt.show()
 
 # %% [markdown]
@@ -127,47 +124,30 @@ for shape, n, m in [((5, 12), 2, 4), ((3, 16), 4, 8), ((2, 3, 10), 1, 2), ((7, 8
 # ### What the pattern costs
 #
 # Now on ResNet-20, pruned once and not trained again. A convolution sums over its input channels, so these go last; then your function
-# applies as it is. The first convolution has one input channel and stays dense. All bars but the first remove 50 % of the same weights: only the freedom
+# applies as it is. The first convolution has one input channel and stays dense. All others lose 50 % of the same weights: only the freedom
 # differs. Of eight weights in a row, 2:4 may choose among $\binom{4}{2}^2 = 36$ sets, 4:8 among $\binom{8}{4} = 70$.
-#
-# Before you run it: which of the five will be worst, and by how much?
+# Before you run it: which of the five patterns will be worst, and by how much?
 
 # %%
-def prune_convolutions(network, keep):
-    """A copy of the network; `keep` maps a convolution's weights, (height, width, outputs, inputs), to a mask."""
-    pruned = copy.deepcopy(network)
-    for weight in pruned.parameters():
-        if weight.dim() == 4 and weight.shape[1] % 8 == 0:
-            inputs_last = weight.data.permute(2, 3, 0, 1)
-            weight.data = (inputs_last * keep(inputs_last)).permute(2, 3, 0, 1).contiguous()
-    return pruned
-
-
 resnet, some = zoo.load("resnet-20"), test.first(1000)
 half = {
+    "dense": torch.ones_like,
     "unstructured": lambda weight: pruning.magnitude_mask(weight, 0.5),
     "4:8": lambda weight: nm_mask(weight, 4, 8),
     "2:4": lambda weight: nm_mask(weight, 2, 4),
     "1:2": lambda weight: nm_mask(weight, 1, 2),
     "4 x 4 blocks": lambda weight: pruning.block_mask(weight.flatten(0, 2), 0.5, 4, 4).view_as(weight),
 }
-accuracy = {"dense": bench.accuracy(resnet, some)}
-accuracy |= {name: bench.accuracy(prune_convolutions(resnet, keep), some) for name, keep in half.items()}
-
-# %%
-figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
-colours = [bench.TECHNIQUE_COLOURS["dense"]] + [bench.TECHNIQUE_COLOURS["pruning"]] * len(half)
-bars = axis.barh(list(accuracy), list(accuracy.values()), color=colours)
-axis.bar_label(bars, fmt="%.1f", padding=3)
-axis.invert_yaxis()
-axis.set(xlabel=f"accuracy on {len(some.labels):,} test images (%), no retraining", xlim=(0, 110))
-lost = accuracy["dense"] - accuracy["2:4"]
-axis.set_title(f"ResNet-20 with half of its weights: 2:4 costs {lost:.1f} points, blocks {accuracy['dense'] - accuracy['4 x 4 blocks']:.1f}")
-plt.show()
+for name, keep in half.items():
+    pruned = copy.deepcopy(resnet)
+    for weight in pruned.parameters():
+        if weight.dim() == 4 and weight.shape[1] % 8 == 0:  # (outputs, inputs, height, width)
+            inputs_last = weight.data.permute(2, 3, 0, 1)
+            weight.data = (inputs_last * keep(inputs_last)).permute(2, 3, 0, 1).contiguous()
+    print(f"{name:13s} {bench.accuracy(pruned, some):.1f} % of {len(some.labels):,} test images")
 
 # %% [markdown]
-# Do the bars stand in the order of freedom? And can training with the mask in place bring the loss back? At the end of this lesson you measure
-# that with LeNet.
+# Do they stand in the order of freedom? Can training with the mask in place bring the loss back? You will measure that with LeNet, at the end.
 #
 # ## The format
 #
@@ -237,58 +217,28 @@ for rows, columns in ((1, 8), (6, 12), (10, 100), (32, 64)):
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ### How small?
-#
 # Two bits for each kept weight are one bit for each weight of the matrix. With $b$ bits a value, a 2:4 matrix takes
 # $\frac{b}{2} + 1$ bits a weight instead of $b$. Predict before you run: which number format profits *least*?
 
 # %%
-weight = lenet.fc1.weight.detach()
-sparse = weight * nm_mask(weight, 2, 4)
+values, metadata = compress_2_4(fc1 * nm_mask(fc1, 2, 4))
 for dtype in (torch.float32, torch.float16, torch.float8_e4m3fn):
-    stored = sparse.to(dtype)
-    bits = 8 * stored.element_size()
-    values, metadata = compress_2_4(sparse)
-    size = values.to(dtype).nbytes + metadata.nbytes
-    print(f"{bits:2d} bits: {stored.nbytes:7,} bytes dense, {size:7,} as 2:4: {size / stored.nbytes:.1%}, by the formula {(bits / 2 + 1) / bits:.1%}")
-assert torch.equal(pruning.decompress_2_4(*compress_2_4(sparse)), sparse), "The format is not lossless."
+    bits, size, dense = 8 * dtype.itemsize, values.to(dtype).nbytes + metadata.nbytes, fc1.numel() * dtype.itemsize
+    print(f"{bits:2d} bits: {dense:7,} bytes dense, {size:7,} as 2:4: {size / dense:.1%}, by the formula {(bits / 2 + 1) / bits:.1%}")
 
 # %% [markdown]
-# The fewer bits a value has, the more the positions weigh. Still nothing is lost: the last line checks that unpacking gives the same weights.
+# The fewer bits a value has, the more the positions weigh.
 #
 # ## What the hardware does with it
 #
 # The inputs of the layer stay dense. For a group of four inputs the dense unit needs four multiplications. The sparse unit has
 # two stored values, and for each of them a **multiplexer**: a switch that lets one of four inputs through, and which one it is says the metadata.
-# The zeros never reach a multiplier. The picture shows the first group of the example above.
-
-# %%
-figure, axis = plt.subplots(figsize=(8.5, 3.1), layout="constrained")
-orange, grey = bench.TECHNIQUE_COLOURS["pruning"], "0.8"
-box = {"boxstyle": "round,pad=0.35", "facecolor": "white"}
-for place, name in enumerate(["x₀", "x₁", "x₂", "x₃"]):
-    axis.text(0, 3 - place, name, ha="center", va="center", bbox=box)
-for lane, (position, value) in enumerate([(1, "0.5"), (3, "−1.5")]):
-    height = 2.4 - 1.8 * lane
-    for place in range(4):
-        chosen = place == position
-        axis.plot([0, 3], [3 - place, height], color=orange if chosen else grey, linewidth=2.5 if chosen else 1, zorder=0)
-    axis.text(3, height, f"mux\nposition {position}", ha="center", va="center", bbox={**box, "facecolor": "#FCE9C4"})
-    axis.text(5, height, f"× {value}", ha="center", va="center", bbox=box)
-    axis.plot([3, 5], [height, height], color=orange, linewidth=2.5, zorder=0)
-    axis.plot([5, 7], [height, 1.5], color=orange, linewidth=2.5, zorder=0)
-axis.text(7, 1.5, "+", ha="center", va="center", bbox=box)
-axis.set(xlim=(-0.6, 7.6), ylim=(-0.6, 3.6), title="Two multipliers do the work of four: the metadata choose the inputs")
-axis.axis("off")
-plt.show()
-
-# %% [markdown]
+# The zeros never reach a multiplier. In the first group of the example, 0.5 has position 1 and meets $x_1$, −1.5 has position 3 and meets $x_3$.
+#
 # Your next function is this unit. Unpacking the matrix and multiplying it would give the same numbers, and do all the multiplications that
 # the pattern was to save. How can a check tell the difference? It puts infinity into an input that no weight selects:
-# 0 · ∞ is not a number, but an input that is never read does no harm.
-#
-# By hand, with values (0.5, −1.5, 2, 3), byte 77 and inputs (1, 10, 100, 1000, 2, 20, 200, 2000):
-# 0.5 · 10 − 1.5 · 1000 + 2 · 2 + 3 · 20 = −1431.
+# 0 · ∞ is not a number, but an input that is never read does no harm. By hand, with values (0.5, −1.5, 2, 3), byte 77 and inputs
+# (1, 10, 100, 1000, 2, 20, 200, 2000): 0.5 · 10 − 1.5 · 1000 + 2 · 2 + 3 · 20 = −1431.
 
 # %% exercise="course_lib.pruning.multiply_2_4" minutes=12 difficulty=2
 # hint: First get the four positions out of each byte: shift right by 0, 2, 4 and 6 bits and keep the lowest two (`& 3`).
@@ -339,23 +289,23 @@ for batch, rows, columns in ((1, 2, 4), (3, 5, 24), (4, 6, 400)):
 # %% [markdown]
 # ### Why two of four, and not just half?
 #
-# A matrix unit has many multipliers that work in step: each takes one row, and all of them wait for the slowest. Here is that machine as a
-# toy: `lockstep_cycles` counts one cycle for each kept weight of the fullest row in each batch of rows. The slider sets how many rows
-# work in step. Each line of the picture is a row of fc1 with half of the layer's weights removed; grey is waiting.
+# A matrix unit has many multipliers that work in step. A toy of it: each multiplier takes one row, one kept weight a cycle, and all wait for the
+# fullest row. The slider sets how many rows work in step. Each line is a row of fc1 with half of the layer's weights removed; grey is waiting.
+# The titles compare all cycles for the whole layer with those of the dense one.
 
 # %%
-weight = lenet.fc1.weight.detach()
-unstructured, two_of_four = pruning.magnitude_mask(weight, 0.5), nm_mask(weight, 2, 4)
+unstructured, two_of_four = pruning.magnitude_mask(fc1, 0.5), nm_mask(fc1, 2, 4)
 
 
 def draw_lanes(lanes):
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
+    dense = pruning.lockstep_cycles(torch.ones_like(unstructured), lanes)
     for axis, (name, keep) in zip(axes, {"unstructured": unstructured, "2:4": two_of_four}.items(), strict=True):
         work = keep[:lanes].sum(dim=1)
         axis.barh(range(lanes), [int(work.max())] * lanes, height=1, color="0.85", label="waits")
         axis.barh(range(lanes), work, height=1, color=bench.TECHNIQUE_COLOURS["pruning"], label="multiplies")
-        axis.axvline(weight.shape[1], color="black", linewidth=1, linestyle=":", label="dense")
-        axis.set(title=f"{name}: {int(work.max())} cycles, busy {float(work.float().mean() / work.max()):.0%} of the time", xlabel="cycles")
+        axis.axvline(fc1.shape[1], color="black", linewidth=1, linestyle=":", label="dense")
+        axis.set(title=f"{name}: {dense / pruning.lockstep_cycles(keep, lanes):.2f} times as fast as dense", xlabel="cycles")
     axes[0].set_ylabel(f"{lanes} rows in step")
     axes[1].legend(fontsize=8, loc="center", bbox_to_anchor=(0.72, 0.5))
     plt.close(figure)
@@ -364,77 +314,45 @@ def draw_lanes(lanes):
 
 bench.explore(draw_lanes, lanes=(4, 100, 4, 32))
 
-# %%
-dense = torch.ones_like(weight, dtype=torch.bool)
-print("rows in step      dense  unstructured 50 %       2:4")
-for lanes in (1, 8, 32, 100):
-    cycles = [pruning.lockstep_cycles(keep, lanes) for keep in (dense, unstructured, two_of_four)]
-    print(f"{lanes:12d} {cycles[0]:10,} {cycles[1]:18,} {cycles[2]:9,}   unstructured {cycles[0] / cycles[1]:.2f}x, 2:4 {cycles[0] / cycles[2]:.2f}x")
-print(f"A multiplexer of the unstructured machine chooses among {weight.shape[1]} inputs ({math.ceil(math.log2(weight.shape[1]))} bits), of the 2:4 machine among 4 (2 bits).")
-
 # %% [markdown]
-# One row at a time, both save half of the multiplications. In step, the unstructured matrix loses much of that to waiting, 2:4 loses nothing,
-# and its switches are tiny. That is why the pattern is in silicon. The toy counts multiplications only; a real unit also has to be fed with inputs,
-# so even with 2:4 the factor 2 is an upper bound.
+# In step, the unstructured matrix loses much of its saving to waiting; 2:4 loses nothing. And its switches are tiny: a multiplexer of the
+# unstructured machine chooses among all 784 inputs, with 10 bits, that of the 2:4 machine among 4, with 2 bits. That is why the pattern is in silicon.
+# The toy counts multiplications only. A real unit also has to be fed with inputs, so even with 2:4 the factor 2 is an upper bound.
 #
-# ## On this machine
+# ## The library way
 #
-# torch's own 2:4 tensors run on CUDA only. Where there is a GPU of compute capability 8.0 or more, the next cell measures; elsewhere it says why not.
-
-# %%
-def gpu_with_sparse_tensor_cores():
-    """None, or the reason why there is no such GPU here."""
-    if not torch.cuda.is_available():
-        return "torch finds no CUDA GPU"
-    major, minor = torch.cuda.get_device_capability()
-    return None if major >= 8 else f"the GPU's compute capability is {major}.{minor}, 2:4 needs 8.0"
-
-
-reason = gpu_with_sparse_tensor_cores()
-if reason:
-    print(f"Skipped: {reason}.")
-else:
-    layer = nn.Linear(4096, 4096, bias=False, device="cuda", dtype=torch.float16).requires_grad_(False)
-    layer.weight.mul_(pruning.nm_mask(layer.weight))
-    fast = copy.deepcopy(layer)
-    fast.weight = nn.Parameter(torch.sparse.to_sparse_semi_structured(fast.weight), requires_grad=False)
-    sample = torch.randn(4096, 4096, device="cuda", dtype=torch.float16)
-    times = bench.latency({"dense": layer, "2:4": fast}, sample)
-    print(f"{torch.cuda.get_device_name()}: dense {times['dense']}, 2:4 {times['2:4']}: {times['dense'].median_ms / times['2:4'].median_ms:.2f}x")
-
-# %% [markdown]
-# ### The library way
-#
-# torch's own sparsifier makes the same mask: blocks of 1 x 4, two zeros in each. The second line is what torch says when it shall store the
-# result in its 2:4 tensor on a CPU.
+# torch's own sparsifier makes the same mask: blocks of 1 x 4, two zeros in each. A 2:4 tensor, too, is part of torch, for GPUs of compute
+# capability 8.0 or more. There the cell measures it on a layer of 4096 x 4096; elsewhere you read why not.
 
 # %%
 pruned = copy.deepcopy(lenet)
 sparsifier = WeightNormSparsifier(sparsity_level=1.0, sparse_block_shape=(1, 4), zeros_per_block=2)
-sparsifier.prepare(pruned, [{"tensor_fqn": "fc1.weight"}, {"tensor_fqn": "fc2.weight"}])
+sparsifier.prepare(pruned, [{"tensor_fqn": "fc1.weight"}])
 sparsifier.step()
 sparsifier.squash_mask()
-for name in ("fc1", "fc2"):
-    theirs, ours = pruned.get_submodule(name).weight != 0, nm_mask(lenet.get_submodule(name).weight.detach())
-    print(f"{name}: torch keeps the same weights as your mask: {torch.equal(theirs, ours)}")
+print(f"torch keeps the same weights of fc1 as your mask: {torch.equal(pruned.fc1.weight != 0, nm_mask(fc1))}")
+side, device = (4096, "cuda") if torch.cuda.is_available() else (64, "cpu")
+layer = nn.Linear(side, side, bias=False, device=device, dtype=torch.float16).requires_grad_(False)
+layer.weight.mul_(nm_mask(layer.weight))
+fast = copy.deepcopy(layer)
 try:
-    torch.sparse.to_sparse_semi_structured(pruned.fc1.weight.detach().half())
+    fast.weight = nn.Parameter(torch.sparse.to_sparse_semi_structured(layer.weight), requires_grad=False)
+    times = bench.latency({"dense": layer, "2:4": fast}, torch.randn(side, side, device=device, dtype=torch.float16))
+    print(f"{torch.cuda.get_device_name()}: dense {times['dense']}, 2:4 {times['2:4']}")
 except RuntimeError as error:
-    print(f"torch says: {error}")
+    print(f"Not measured here. torch says: {error}")
 
 # %% [markdown]
-# What torch does more: it keeps the masks up to date during training, and on a GPU it picks a kernel (CUTLASS or cuSPARSELt) and lets its
-# `SparseSemiStructuredTensor` stand in for the weight of an `nn.Linear`. Its bytes are yours, shuffled into the order in which the GPU loads them
-# (a test of this course compares them). NVIDIA's `ASP` in apex adds the next section's permutation. On a CPU torch has no 2:4 product: there the
-# pattern can save bytes, and no multiplication.
+# What torch does more: it keeps the masks up to date during training, and on a GPU its `SparseSemiStructuredTensor` stands in for the weight of an
+# `nn.Linear`. Its bytes are yours, shuffled into the order in which the GPU loads them (a test of this course compares them). NVIDIA's `apex`
+# adds the next section's permutation. On a CPU torch has no 2:4 product: there the pattern can save bytes, and no multiplication.
 #
 # ## Better neighbours
 #
-# 2:4 hurts where three large weights share a group. But who shares a group with whom is an accident: a layer's inputs are the neurons of
-# the layer before, and their order means nothing. **Channel permutation** ([Pool & Yu 2021](https://proceedings.neurips.cc/paper/2021/hash/6e8404c3b93a9527c8db241a1846599a-Abstract.html))
-# reorders them so that the mask keeps more.
-#
-# By hand, one row, groups of four. $K$ is the sum of the magnitudes that 2:4 keeps.
+# 2:4 hurts where three large weights share a group. But who shares a group with whom is an accident: a layer's inputs are the neurons of the layer before,
+# and their order means nothing. **Channel permutation** ([Pool & Yu
+# 2021](https://proceedings.neurips.cc/paper/2021/hash/6e8404c3b93a9527c8db241a1846599a-Abstract.html)) reorders them so that the mask keeps more. By hand,
+# one row, groups of four. $K$ is the sum of the magnitudes that 2:4 keeps.
 #
 # | columns swapped | row | K | gain |
 # |---|---|---|---|
@@ -442,7 +360,6 @@ except RuntimeError as error:
 # | 2 and 5 | 4 3 0 1 \| 0.5 2 0 0 | 4 + 3 + 0.5 + 2 = 9.5 | +2 |
 # | 3 and 5 | 4 3 2 0 \| 0.5 1 0 0 | 4 + 3 + 0.5 + 1 = 8.5 | +1 |
 # | 2 and 4 | 4 3 0.5 1 \| 2 0 0 0 | 4 + 3 + 2 = 9 | +1.5 |
-# | 0 and 1 | 3 4 2 1 \| 0.5 0 0 0 | 7.5 | 0 |
 #
 # With many rows one swap helps some and hurts others; the gain is the sum over all rows. A greedy search needs the gains of all pairs.
 # You may compute them by swapping and counting, pair by pair. There is also a way without any swapping: the third hint.
@@ -501,14 +418,6 @@ for bad_n, columns in ((0, 8), (4, 8), (2, 6)):
 # (If your function tries all pairs one by one, let the search use the library's: `gains=pruning.swap_gains`.)
 
 # %%
-@torch.no_grad()
-def reorder(before, after, order):
-    """Permute the neurons between two linear layers, in place."""
-    before.weight.copy_(before.weight[order])
-    before.bias.copy_(before.bias[order])
-    after.weight.copy_(after.weight[:, order])
-
-
 def prune_2_4(network):
     """A copy whose weight matrices are 2:4."""
     pruned = copy.deepcopy(network)
@@ -518,22 +427,20 @@ def prune_2_4(network):
 
 reordered = copy.deepcopy(lenet)
 for before, after in ((reordered.fc1, reordered.fc2), (reordered.fc2, reordered.fc3)):
-    order = pruning.find_permutation(after.weight.detach(), gains=swap_gains)
-    old, new = after.weight.detach(), after.weight.detach()[:, order]
-    print(f"{tuple(old.shape)}: 2:4 keeps {pruning.kept_magnitude(old, nm_mask(old)):.1%} of the magnitude, reordered {pruning.kept_magnitude(new, nm_mask(new)):.1%}, "
-          f"any half {pruning.kept_magnitude(old, pruning.magnitude_mask(old, 0.5)):.1%}")
-    reorder(before, after, order)
+    old = after.weight.data
+    order = pruning.find_permutation(old, gains=swap_gains)
+    before.weight.data, before.bias.data, after.weight.data = before.weight.data[order], before.bias.data[order], old[:, order]
+    kept = [pruning.kept_magnitude(weight, nm_mask(weight)) for weight in (old, after.weight.data)]
+    print(f"{tuple(old.shape)}: 2:4 keeps {kept[0]:.1%} of the magnitude, reordered {kept[1]:.1%}")
 with torch.inference_mode():
-    difference = (reordered(test.images[:500]) - lenet(test.images[:500])).abs().max()
-print(f"largest difference of the two dense networks' outputs: {difference:.1e}")
+    print(f"largest difference of the dense networks' outputs: {(reordered(test.images) - lenet(test.images)).abs().max():.1e}")
 for name, network in {"dense": lenet, "2:4": prune_2_4(lenet), "2:4, reordered": prune_2_4(reordered)}.items():
     percent = bench.accuracy(network, test)
     print(f"{name:15s} {percent:.2f} ± {bench.standard_error(percent, len(test.labels)):.2f} % of the test images")
 
 # %% [markdown]
-# The reordered network computes the same as before, up to rounding. Its 2:4 mask keeps more, for free. How much of that reaches the accuracy depends on
-# how much there was to lose: compare the last two lines with their standard errors, behind the ±.
-# The search stops in a local optimum. Pool and Yu get out of it with *bounded regressions*: they accept a few swaps that lose a little, and go on.
+# The reordered network computes the same as before, up to rounding. Its 2:4 mask keeps more, for free. How much of that reaches the accuracy?
+# Compare the last two lines with their standard errors. The search stops where no single swap helps; Pool and Yu add two ways to go on from there.
 #
 # ## Blocks
 #
@@ -593,8 +500,6 @@ for rows, columns, height, width, sparsity, norm in ((8, 12, 2, 3, 0.4, 2), (6, 
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ### Predict, then measure
-#
 # A layer of 1024 x 1024 weights, 90 % of them removed, a batch of 64 inputs, one thread. Ten times fewer multiplications.
 # How many times faster than the dense layer is the product in blocks of 16 x 16?
 
@@ -606,14 +511,13 @@ speedup
 torch.manual_seed(0)
 layer = nn.Linear(1024, 1024).requires_grad_(False)
 sample, sparsities = torch.randn(64, 1024), (0.5, 0.8, 0.9, 0.95)
-faster = {"CSR (single weights)": [], "BSR, 4 x 4": [], "BSR, 16 x 16": []}
-if not torch.backends.mkl.is_available():
-    print("This torch was built without MKL, Intel's library of matrix products, which does the BSR product: only CSR is measured.")
-    del faster["BSR, 4 x 4"], faster["BSR, 16 x 16"]
+sides = {"CSR (single weights)": 1}
+if torch.backends.mkl.is_available():  # Intel's library of matrix products: torch has no other BSR product on a CPU
+    sides |= {"BSR, 4 x 4": 4, "BSR, 16 x 16": 16}
+faster = {name: [] for name in sides}
 for sparsity in sparsities:
     candidates = {"dense": layer}
-    for name in faster:
-        side = 1 if name.startswith("CSR") else int(name.split()[-1])
+    for name, side in sides.items():
         pruned = copy.deepcopy(layer)
         pruned.weight.mul_(block_mask(layer.weight, sparsity, side, side))
         candidates[name] = pruning.CsrLinear(pruned) if side == 1 else pruning.BsrLinear(pruned, side)
@@ -624,9 +528,8 @@ speedup.beside(faster["BSR, 16 x 16"][sparsities.index(0.9)]) if "BSR, 16 x 16" 
 
 # %%
 figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
-styles = {"CSR (single weights)": "o:", "BSR, 4 x 4": "s--", "BSR, 16 x 16": "D-"}
-for name, factors in faster.items():
-    axis.plot([100 * s for s in sparsities], factors, styles[name], label=name, color=bench.TECHNIQUE_COLOURS["pruning"], markeredgecolor="black")
+for style, (name, factors) in zip(("o:", "s--", "D-"), faster.items()):
+    axis.plot([100 * s for s in sparsities], factors, style, label=name, color=bench.TECHNIQUE_COLOURS["pruning"], markeredgecolor="black")
 axis.axhline(1, color=bench.TECHNIQUE_COLOURS["dense"], linewidth=1, label="dense")
 axis.set(xlabel="sparsity (%)", ylabel="times as fast as dense")
 axis.set_yscale("log", base=2)
@@ -637,200 +540,42 @@ axis.set_title(f"Batch 64, one thread: at 90 % {winner} is {faster[winner][2]:.1
 plt.show()
 
 # %% [markdown]
-# Look at two things. Below the line at 1 a sparse product is *slower* than the dense one, although it multiplies less. And compare the
-# curves with each other: blocks have to beat CSR clearly to be worth their price in accuracy, which you saw in the first experiment. Which side of a block is better here?
-# On a machine that is busy with other things these ratios jump about; then close the other programs and run the cell again.
-#
-# %% [markdown]
-# ## Before training
-#
-# All this prunes a network that was trained first. Could one prune at the start, and train only what is left? **Pruning at initialization** scores
-# weights that have learnt nothing yet.
-#
-# **SNIP** ([Lee et al. 2019](https://arxiv.org/abs/1810.02340)) asks what the loss would feel if a weight were switched off. Give each weight a switch $c$ that multiplies it, $c = 1$ for now.
-# The derivative of the loss with respect to the switch is, by the chain rule,
-#
-# $$\frac{\partial L(c \cdot w)}{\partial c}\Big|_{c=1} = w \cdot \frac{\partial L}{\partial w}.$$
-#
-# Its magnitude, divided by the sum over the whole network, is the **connection sensitivity**. One batch of data is enough.
-#
-# By hand: three weights $w = (2, -1, 0)$ with gradients $(0.1, 0.6, 5)$. Products 0.2, −0.6, 0; magnitudes 0.2, 0.6, 0; their sum is 0.8, so the scores are 0.25, 0.75, 0.
-# The third weight has by far the largest gradient, and score 0: switching off a zero changes nothing.
+# Look at two things. Below the line at 1 a sparse product is *slower* than the dense one, although it multiplies less. And compare the curves with each
+# other: blocks have to beat CSR clearly to be worth their price in accuracy, which you saw in the first experiment. Which side of a block is better here?
 
-# %% exercise="course_lib.pruning.snip_scores" minutes=12 difficulty=2
-# hint: `network.named_parameters()` gives names and parameters; weights are those with `dim() > 1`.
-# hint: `torch.autograd.grad(loss, parameters)` returns the gradients without storing them in the network.
-# hint: The sum runs over all layers together. Divide only after you have it.
-
-# %% check="snip_scores" points=3
-torch.manual_seed(0)
-network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-with torch.no_grad():
-    network[0].weight[0, 0] = 0
-images, labels = torch.randn(8, 3), torch.tensor([0, 1, 0, 1, 0, 1, 0, 0])
-before = copy.deepcopy(network.state_dict())
-scores = snip_scores(network, images, labels)
-assert set(scores) == {"0.weight", "2.weight"}, f"Scores for {sorted(scores)}: which parameters have two or more dimensions?"
-assert scores["0.weight"].shape == (4, 3), f"The scores of a 4 x 3 weight have shape {tuple(scores['0.weight'].shape)}: one for each weight?"
-assert all((score >= 0).all() for score in scores.values()), "Some scores are negative: is a strong influence downwards less important than one upwards?"
-assert scores["0.weight"][0, 0] == 0, "A weight of 0 has a score: what changes when it is switched off?"
-total = sum(float(score.sum()) for score in scores.values())
-assert abs(total - 1) < 1e-5, f"All scores together sum to {total:.4g}: is it the sum over the whole network that you divide by (tolerance 0.00001)?"
-assert all(p.grad is None or not p.grad.any() for p in network.parameters()), "Gradients were left in the network: what would the next optimizer step do with them?"
-assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items()), "The network was changed."
-assert not any(score.requires_grad for score in scores.values()), "The scores still belong to autograd's graph: should anybody train through them?"
-
-
-def sensitivity(network, images, labels, weight, place, step=1e-6):
-    """|dL/dc| by turning the switch of one weight a little up and down, in float64."""
-    exact = copy.deepcopy(network).double()
-    parameter, losses = dict(exact.named_parameters())[weight], []
-    for switch in (1 + step, 1 - step):
-        with torch.no_grad():
-            original = parameter[place].clone()
-            parameter[place] *= switch
-            losses.append(float(F.cross_entropy(exact(images.double()), labels)))
-            parameter[place] = original
-    return abs(losses[0] - losses[1]) / (2 * step)
-
-
-pair = [("0.weight", (1, 2)), ("2.weight", (0, 1))]
-felt = [sensitivity(network, images, labels, *place) for place in pair]
-ratio = float(scores["0.weight"][1, 2] / scores["2.weight"][0, 1])
-assert abs(ratio * felt[1] / felt[0] - 1) < 0.01, f"Turning the two switches says {felt[0] / felt[1]:.4f} times as sensitive, your scores say {ratio:.4f}: is it weight times gradient, and one sum for both layers?"
-### BEGIN HIDDEN TESTS
-torch.manual_seed(seed)
-network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
-images, labels = torch.randn(6, 1, 4, 4), torch.randint(0, 3, (6,))
-scores = snip_scores(network, images, labels)
-felt = {}
-for name in ("0.weight", "3.weight"):
-    shape = dict(network.named_parameters())[name].shape
-    for place in torch.cartesian_prod(*[torch.arange(size) for size in shape]).tolist():
-        felt[name, tuple(place)] = sensitivity(network, images, labels, name, tuple(place))
-for (name, place), value in felt.items():
-    assert abs(float(scores[name][place]) - value / sum(felt.values())) < 1e-4, f"Wrong score in {name} (tolerance 0.0001)."
-### END HIDDEN TESTS
-
-# %% [markdown]
-# ### Layers that vanish
-#
-# SNIP needs a batch. **SynFlow** ([Tanaka et al. 2020](https://arxiv.org/abs/2006.05467)) needs no data at all: it sends an image of ones through the magnitudes of the weights, and scores how much of the flow
-# passes through each. Its reason is the failure that the table below shows: **layer collapse**. All layers compete for the same places; when one of
-# them loses everything, no signal passes, and no training will bring it back. SynFlow prunes a little, scores again, and so on, a hundred times.
-#
-# Each row shows how many weights are left in fc1, fc2 and fc3 of a fresh LeNet-300-100. Where is a 0?
-
-# %%
-train = fashion_mnist("train")
-torch.manual_seed(0)
-fresh = build("lenet-300-100")
-start = pruning.prunable_weights(fresh)
-batch = train.first(1000)
-generator = torch.Generator().manual_seed(0)
-lottery = {name: torch.rand(weight.shape, generator=generator) for name, weight in start.items()}
-snip = snip_scores(fresh, batch.images, batch.labels)
-print(f"{'weights left of':28s}", *[f"{weight.numel():9,}" for weight in start.values()])
-for sparsity in (0.9, 0.98, 0.995):
-    masks = {
-        "random": pruning.global_masks(lottery, sparsity),
-        "magnitude at start": pruning.global_masks(start, sparsity),
-        "SNIP": pruning.global_masks(snip, sparsity),
-        "SynFlow": pruning.synflow_masks(fresh, (1, 28, 28), sparsity),
-    }
-    for name, keep in masks.items():
-        left = [int(mask.sum()) for mask in keep.values()]
-        print(f"{sparsity:6.1%}  {name:20s}", *[f"{count:9,}" for count in left], "  collapsed" if 0 in left else "")
-
-# %% [markdown]
-# ### The test that it has to pass
-#
-# Suppose SNIP's mask trains well. Has it found the right *weights*? Frankle et al. ([2021](https://arxiv.org/abs/2009.08576)) ask for a control: **shuffle** the mask within each layer, so that
-# only the number of weights in each layer stays, and train again. If the accuracy stays, the method has chosen layer sizes, and nothing more.
-#
-# The four candidates at 90 % sparsity, each trained for the same number of epochs on the 10,000 embedded images, as they are and shuffled.
-# *Magnitude after training* starts from a trained network; its training is extra work, and saving that work is what the others promise.
-# A shuffled random mask is just another random mask, so the first pair of bars is your ruler for chance.
-
-# %%
-def train_sparse(network, masks, epochs=4):
-    """Train a copy of the network with its masks on; returns its test accuracy in percent."""
-    network = copy.deepcopy(network)
-    pruning.apply_masks(network, masks)
-    fit(network, train, epochs, learning_rate=0.1, after_step=lambda step, steps: pruning.apply_masks(network, masks))
-    return bench.accuracy(network, test)
-
-
-trained = copy.deepcopy(fresh)
-fit(trained, train, 4, learning_rate=0.1)
-candidates = {
-    "random": (fresh, pruning.global_masks(lottery, 0.9)),
-    "SNIP": (fresh, pruning.global_masks(snip, 0.9)),
-    "SynFlow": (fresh, pruning.synflow_masks(fresh, (1, 28, 28), 0.9)),
-    "magnitude\nafter training": (trained, pruning.global_masks(pruning.prunable_weights(trained), 0.9)),
-}
-chosen = {name: train_sparse(network, masks) for name, (network, masks) in candidates.items()}
-shuffled = {name: train_sparse(network, pruning.shuffle_within_layers(masks, seed=1)) for name, (network, masks) in candidates.items()}
-
-# %%
-figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
-places = torch.arange(len(chosen))
-for offset, (label, results) in zip((-0.2, 0.2), {"as chosen": chosen, "shuffled within layers": shuffled}.items(), strict=True):
-    colour = bench.TECHNIQUE_COLOURS["pruning"] if label == "as chosen" else "0.75"
-    axis.bar_label(axis.bar(places + offset, list(results.values()), 0.4, label=label, color=colour, edgecolor="black"), fmt="%.1f")
-dense = bench.accuracy(trained, test)
-axis.axhline(dense, color="black", linewidth=1, linestyle=":", label=f"dense, {dense:.1f}")
-axis.set(xticks=places, xticklabels=list(chosen), ylabel="test accuracy (%)", ylim=(min(*chosen.values(), *shuffled.values()) - 3, dense + 3))
-axis.legend(fontsize=8, loc="upper left")
-loss = {name.replace("\n", " "): chosen[name] - shuffled[name] for name in chosen}
-axis.set_title("90 % sparsity: shuffling costs " + ", ".join(f"{name} {points:.1f}" for name, points in loss.items() if name != "random"), fontsize=10)
-plt.show()
-
-# %% [markdown]
-# Read it in this order. How far apart are the two bars of *random*? That is chance. Which methods beat random by more? Which of them lose by shuffling?
-# Frankle et al. found, for convolutional networks on CIFAR-10 and ImageNet, that at-initialization masks lose nothing by shuffling, and that magnitude after training
-# does. LeNet differs in one way: its first layer sees pixels at fixed places, and some are blank in nearly all images, so *which* inputs a
-# mask keeps can matter even before training. One network and one seed settle nothing; how to ask the question is what to take along.
-#
 # %% [markdown] written="why-a-pattern" points=2
-# At 50 % sparsity the bitmask format of lesson 1 takes one bit for each weight and the values that are left: exactly as many bytes as 2:4, for *any* half of the weights, so with better
-# accuracy. Why did the makers of the hardware still choose 2:4? Give a reason that concerns finding the data, and one that concerns keeping the multipliers busy.
-# When would you ship 2:4 all the same, on a machine without such a unit?
+# At 50 % sparsity the bitmask format of lesson 2 takes one bit for each weight and the values that are left: exactly as many bytes as 2:4, for *any* half
+# of the weights, so with better accuracy. Why did the makers of the hardware still choose 2:4? Give a reason that concerns finding the data, and one that
+# concerns keeping the multipliers busy. When would you ship 2:4 all the same, on a machine without such a unit?
 #
 # === BEGIN MARK SCHEME ===
-# 1 point: in 2:4 every group has the same size, so the address of each value and position is known beforehand (and a small 4-to-1 multiplexer suffices); with a bitmask
-# one has to count the bits before it to find a value, and any input can be needed next.
-# 1 point: every row and group has the same number of multiplications, so units that work in step never wait; with any half, all wait for the fullest row. On a machine without the unit
-# 2:4 saves only bytes (file, download, memory traffic if unpacked late), so it is worth shipping only if size is the aim, or the same file must also serve such GPUs.
+# 1 point: in 2:4 every group has the same size, so the address of each value and position is known beforehand (and a small 4-to-1 multiplexer suffices);
+# with a bitmask one has to count the bits before it to find a value, and any input can be needed next.
+# 1 point: every row and group has the same number of multiplications, so units that work in step never wait; with any half, all wait for the fullest row.
+# On a machine without the unit 2:4 saves only bytes (file, download, memory traffic if unpacked late), so it is worth shipping only if size is the aim, or
+# the same file must also serve such GPUs.
 # === END MARK SCHEME ===
 
 # %% [markdown]
 # ## The artefact: a 2:4 file
 #
-# Last step: make LeNet 2:4 (reordered first, since that is free), train it with the mask on, and write the file. The pattern is fixed before training,
-# and after each step the mask goes on again, otherwise gradient and momentum revive the zeros (lesson 1). Predict the file: fc1, fc2 and fc3 shrink by your formula, biases do not.
+# Make LeNet 2:4 (reordered first, since that is free), train it with the mask put on again after each step (lesson 1), and write the file.
+# Predict its size: the weights shrink by your formula, the biases do not.
 
 # %%
-shipped = copy.deepcopy(reordered)
-masks = {name: nm_mask(weight.detach()) for name, weight in pruning.prunable_weights(shipped).items()}
-pruning.apply_masks(shipped, masks)
-untuned = bench.accuracy(shipped, test)
-fit(shipped, train, 3, learning_rate=0.01, after_step=lambda step, steps: pruning.apply_masks(shipped, masks))
-print(f"Test accuracy: dense {bench.accuracy(lenet, test):.1f} %, 2:4 before training {untuned:.1f} %, after it {bench.accuracy(shipped, test):.1f} %.")
-
-folder = Path(tempfile.mkdtemp())
-path = folder / "lenet-300-100-2to4.safetensors"
+shipped = prune_2_4(reordered)
+untuned, masks = bench.accuracy(shipped, test), {name: weight != 0 for name, weight in pruning.prunable_weights(shipped).items()}
+fit(shipped, fashion_mnist("train"), 3, learning_rate=0.01, after_step=lambda step, steps: pruning.apply_masks(shipped, masks))
+print(f"2:4 as pruned {untuned:.1f} %, trained on {bench.accuracy(shipped, test):.1f} %")
+path = Path(tempfile.mkdtemp()) / "lenet-300-100-2to4.safetensors"
 pruning.save_2_4(shipped.state_dict(), path)
 restored = build("lenet-300-100")
 restored.load_state_dict(pruning.read_2_4(path))
-same = all(torch.equal(tensor, restored.state_dict()[name]) for name, tensor in shipped.state_dict().items())
-print(f"The file gives the same network back: {same}.")
-
-# %%
-sample = test.images[:1]
-before = bench.measure("LeNet-300-100", lenet, test=test, sample=sample, batches=())
-after = bench.measure("LeNet-300-100 2:4", restored.eval(), technique="pruning", test=test, sample=sample, artefact=path, batches=(), note="2:4, unpacked to dense when loaded")
-before, after = bench.time_together([before, after], {before.name: lenet, after.name: restored}, sample)
+assert all(torch.equal(tensor, restored.state_dict()[name]) for name, tensor in shipped.state_dict().items())
+common = {"test": test, "sample": test.images[:1], "batches": ()}
+before = bench.measure("LeNet-300-100", lenet, **common)
+after = bench.measure("LeNet-300-100 2:4", restored.eval(), technique="pruning", artefact=path, note="2:4, unpacked when loaded", **common)
+before, after = bench.time_together([before, after], {before.name: lenet, after.name: restored}, test.images[:1])
 bench.record(after)
 bench.Report.compare(before, after)
 
@@ -840,11 +585,14 @@ bench.Report.compare(before, after)
 #
 # ## Summary
 #
-# - Hardware rewards zeros in known places: 2:4 costs $b/2 + 1$ bits a weight and halves the work of units that count on it; on a CPU it saves bytes only, and from which sparsity on a sparse product wins there is a thing to measure.
+# - Hardware rewards zeros in known places: 2:4 costs $b/2 + 1$ bits a weight and halves the work of units that count on it; on a CPU it saves bytes only.
 # - The stricter the pattern, the more it costs: permuting neurons and training with the mask on buy part of it back.
-# - A mask chosen before training has to beat random masks *and* its own shuffled self, and even then magnitude after training is the bar.
+# - Blocks are what a CPU can use; whether they beat single weights, and either of them the dense product, is for the clock to say.
 #
-# **Sources.** Mishra et al. 2021, *Accelerating Sparse Deep Neural Networks*; Zhou et al. 2021, *Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch*; Pool & Yu 2021, *Channel Permutations for N:M Sparsity*;
-# Gray et al. 2017, *GPU Kernels for Block-Sparse Weights*; Lee et al. 2019, *SNIP*; Tanaka et al. 2020, *Pruning neural networks without any data by iteratively conserving synaptic flow*; Frankle et al. 2021, *Pruning Neural Networks at Initialization: Why Are We Missing the Mark?*
+# You made `lenet-300-100-2to4.safetensors` and its row in the Pareto table.
 #
-# Next: chapter 2, quantization. There every weight stays, and each gets fewer bits.
+# **Sources.** Mishra et al. 2021, *Accelerating Sparse Deep Neural Networks*; Zhou et al. 2021, *Learning N:M Fine-grained Structured Sparse Neural
+# Networks From Scratch*; Pool & Yu 2021, *Channel Permutations for N:M Sparsity*; Narang et al. 2017, *Block-Sparse Recurrent Neural Networks*; Gray et al.
+# 2017, *GPU Kernels for Block-Sparse Weights*.
+#
+# **Next**: all of this pruned a trained network. Could one prune before training, and train only what is left?

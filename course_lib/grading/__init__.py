@@ -2,15 +2,25 @@
 
 `check_notebook` is what `course check` shows to a learner; `grade` takes a folder of submissions through nbgrader.
 
-What this guards against is accident: a loop that never ends, a cell that was copied or edited, a file cut in half; and
-tricks with tags and metadata, which win points in nbgrader. Learner's code and checks still share a process, so it is
-no wall against code that is written to deceive the checks. `player` and `referee` are apart so that one can be built.
+A learner's code runs in a player (`player`, `sandbox`), the checks run in a referee (`referee`, `judge`); plain data
+crosses between them (`wire`, `conversation`), and neither runs what the other one sends.
 """
 
-from course_lib.grading.check import CheckError, check_notebook, check_submission
-from course_lib.grading.gradebook import GradeError, grade
-from course_lib.grading.rebuild import NotebookError, Submission, read_submission, rebuild
-from course_lib.grading.results import ExerciseResult, GradeResult, NotebookResult, Problem, Score, WrittenResult
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from course_lib.grading.check import CheckError, check_notebook, check_submission
+    from course_lib.grading.gradebook import GradeError, grade
+    from course_lib.grading.rebuild import NotebookError, Submission, read_submission, rebuild
+    from course_lib.grading.results import ExerciseResult, GradeResult, NotebookResult, Problem, Score, WrittenResult
+
+_WHERE = {
+    "check": ("CheckError", "check_notebook", "check_submission"),
+    "gradebook": ("GradeError", "grade"),
+    "rebuild": ("NotebookError", "Submission", "read_submission", "rebuild"),
+    "results": ("ExerciseResult", "GradeResult", "NotebookResult", "Problem", "Score", "WrittenResult"),
+}
 
 __all__ = [
     "CheckError",
@@ -29,3 +39,11 @@ __all__ = [
     "read_submission",
     "rebuild",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: a player needs nothing of this, and shall not have it."""
+    for module, names in _WHERE.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from course_lib.authoring import Exercise, Lesson
-from course_lib.grading.process import JudgingProcess, how_it_ended
+from course_lib.grading.memory import Memory
+from course_lib.grading.process import JudgingProcess
 from course_lib.grading.rebuild import (
     Submission,
     helpers,
@@ -19,7 +20,6 @@ from course_lib.grading.rebuild import (
 )
 from course_lib.grading.results import ExerciseResult, NotebookResult, Status, WrittenResult
 
-MEMORY = 4 * 2**30  # bytes of private memory for a judging process; importing torch takes a tenth of it
 PLACEHOLDERS = ("*Write your answer here.*", "YOUR ANSWER HERE")  # the course's and nbgrader's text for "not answered"
 
 Progress = Callable[[str, int, int], None]
@@ -27,6 +27,87 @@ Progress = Callable[[str, int, int], None]
 
 class CheckError(RuntimeError):
     """The course itself cannot check a notebook on this machine; the message has the cure."""
+
+
+class Checker:
+    """A referee that checks one notebook after another; to be used as a context manager.
+
+    Args:
+        lessons: the lessons whose notebooks come.
+        boxed: whether learners' code runs inside the sandbox.
+        timeout: seconds for a cell, for each check, and for the search of a misconception.
+        memory: where verdicts are kept, so that an answer that did not change is not run again; None keeps none.
+    """
+
+    def __init__(
+        self, lessons: Iterable[Lesson], boxed: bool = False, timeout: float = 60, memory: Path | None = None
+    ) -> None:
+        self._lessons, self._boxed, self._timeout = list(lessons), boxed, timeout
+        exercises = [exercise for lesson in self._lessons for exercise in lesson.exercises]
+        self._packages = list(dict.fromkeys(exercise.function.partition(".")[0] for exercise in exercises))
+        self._memory = Memory(memory) if memory else None
+        self._process: JudgingProcess | None = None
+
+    def check(
+        self,
+        submission: Submission,
+        lesson: Lesson,
+        *,
+        only: Iterable[str] | None = None,
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> NotebookResult:
+        """Check answers that were read before; arguments and errors are those of `check_notebook`."""
+        files = {exercise.name: _File(exercise) for exercise in _wanted(lesson, only)}
+        tasks = [task for file in files.values() if (task := _task(submission, lesson, file))]
+        keys = {task["name"]: self._key(task, lesson) for task in tasks}
+        recalled = {name: self._memory.recall(key) for name, key in keys.items()} if self._memory else {}
+        known = {name: found for name, found in recalled.items() if found}
+        tasks = [task for task in tasks if task["name"] not in known]
+        while tasks:
+            if progress:
+                progress(tasks[0]["name"], len(files) - len(tasks), len(files))
+            self.start()
+            assert self._process
+            try:
+                tasks = _run(tasks, files, self._process, lesson.imports, timeout or self._timeout, progress)
+            except BaseException:
+                self.close()
+                raise
+            if tasks:  # the referee has ended
+                self.close()
+        if progress:
+            progress("done", len(files), len(files))
+        results = [known.get(name) or file.result() for name, file in files.items()]
+        for result in results:
+            name = result.exercise
+            if self._memory and name in keys and name not in known and files[name].lasting:
+                self._memory.keep(keys[name], result)
+        written = [
+            WrittenResult(question.name, _is_answered(submission.answers.get(question.grade_id, "")), question.points)
+            for question in lesson.written
+        ]
+        return NotebookResult(lesson.name, results, written, submission.notes)
+
+    def _key(self, task: dict[str, Any], lesson: Lesson) -> str:
+        return self._memory.key(task, lesson.imports, ["course_lib", *self._packages]) if self._memory else ""
+
+    def start(self) -> None:
+        """Start the referee now, for the first notebook to wait less."""
+        imports = [plain_python(lesson.imports) for lesson in self._lessons]
+        self._process = self._process or JudgingProcess(self._packages, imports, self._boxed)
+
+    def close(self) -> None:
+        """End the referee and its players."""
+        if self._process:
+            self._process.__exit__()
+        self._process = None
+
+    def __enter__(self) -> "Checker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def check_notebook(
@@ -48,7 +129,7 @@ def check_notebook(
 
     Raises:
         NotebookError: the file cannot be read as a notebook of this lesson.
-        CheckError: the judging process does not start.
+        CheckError: the referee does not start.
         ValueError: `only` names an exercise that the lesson does not have.
     """
     return check_submission(read_submission(notebook, lesson), lesson, only=only, progress=progress, timeout=timeout)
@@ -63,37 +144,8 @@ def check_submission(
     timeout: float = 60,
 ) -> NotebookResult:
     """Check answers that were read before; all else is as in `check_notebook`."""
-    results = _check(submission, lesson, _wanted(lesson, only), progress, timeout)
-    written = [
-        WrittenResult(question.name, _is_answered(submission.answers.get(question.grade_id, "")), question.points)
-        for question in lesson.written
-    ]
-    return NotebookResult(lesson.name, results, written, submission.notes)
-
-
-def _check(
-    submission: Submission, lesson: Lesson, exercises: Iterable[Exercise], progress: Progress | None, timeout: float
-) -> list[ExerciseResult]:
-    """Judge the answers to `exercises`: those that nobody started at sight, all others in one judging process.
-
-    An answer that ends its process loses its exercise, a check that runs out of time is lost; the next process goes on
-    after it.
-    """
-    files = {exercise.name: _File(exercise) for exercise in exercises}
-    tasks = []
-    for file in files.values():
-        task = _task(submission, lesson, file)
-        if task:
-            tasks.append(task)
-    done = len(files) - len(tasks)
-    while tasks:
-        if progress:
-            progress(tasks[0]["name"], done, len(files))
-        tasks = _run(tasks, files, lesson.imports, timeout, progress)
-        done = len(files) - len(tasks)
-    if progress:
-        progress("done", len(files), len(files))
-    return [file.result() for file in files.values()]
+    with Checker([lesson], timeout=timeout) as checker:
+        return checker.check(submission, lesson, only=only, progress=progress)
 
 
 @dataclass
@@ -105,7 +157,8 @@ class _File:
     verdicts: dict[str, str | None] = field(default_factory=dict)  # grade_id of a check -> message, None if it passed
     message: str = ""
     misconception: str | None = None
-    withheld: str | None = None
+    flag: str = ""
+    lasting: bool = True  # whether it would be found again: not so for time that ran out
     seconds: float = 0.0
 
     def result(self) -> ExerciseResult:
@@ -122,15 +175,15 @@ class _File:
             message=message,
             misconception=self.misconception,
             seconds=self.seconds,
-            withheld=self.withheld,
+            flag=self.flag,
+            verdicts=dict(zip([check.grade_id for check in self.exercise.checks], messages, strict=True)),
         )
 
-    def fails(self, message: str, withheld: bool = False) -> None:
+    def fails(self, message: str, flag: str = "") -> None:
         """Every check fails for the same reason."""
         self.verdicts = {check.grade_id: message for check in self.exercise.checks}
         self.message = message
-        if withheld:
-            self.withheld = message
+        self.flag = flag
 
 
 def _task(submission: Submission, lesson: Lesson, file: _File) -> dict[str, Any] | None:
@@ -148,7 +201,7 @@ def _task(submission: Submission, lesson: Lesson, file: _File) -> dict[str, Any]
             file.fails(
                 f"Your answer takes the library's own {exercise.name} (`{quoted}`), which earns nothing: how would "
                 "you write it yourself? The rest of the library is yours to use.",
-                withheld=True,
+                flag="takes the library's own answer",
             )
             return None
     bank = lesson.path.parent / "answers" / f"{exercise.name}.py"
@@ -165,76 +218,66 @@ def _task(submission: Submission, lesson: Lesson, file: _File) -> dict[str, Any]
 def _run(
     tasks: list[dict[str, Any]],
     files: dict[str, _File],
+    process: JudgingProcess,
     imports: str,
     timeout: float,
     progress: Progress | None,
 ) -> list[dict[str, Any]]:
-    """Give `tasks` to one judging process; return what it left undone."""
-    job = {
-        "imports": plain_python(imports),
-        "timeout": timeout,
-        "memory": MEMORY,
-        "exercises": tasks,
-    }
+    """Give `tasks` to a referee; return what it left undone: it has ended, or does not answer."""
+    process.give({"imports": plain_python(imports), "timeout": timeout, "exercises": tasks})
     waiting = list(tasks)
-    with JudgingProcess(job) as process:
-        ready, check, since = False, "", time.perf_counter()
-        while waiting:
-            event = process.next_event()
-            task = waiting[0]
-            file = files[task["name"]]
-            match event:
-                case {"event": "ready"}:
-                    ready, since = True, time.perf_counter()
-                case {"event": "broken", "reason": reason}:
-                    raise CheckError(f"The checks cannot run: {reason}. Cure: `course doctor` shows what is missing.")
-                case {"event": "check", "grade_id": check}:
-                    pass
-                case {"event": "verdict", "grade_id": grade_id, "passed": passed, "message": message}:
-                    file.verdicts[str(grade_id)] = None if passed is True else str(message)
-                case {"event": "misconception", "misconception": found}:
-                    file.misconception = found
-                case {"event": "unplayable", "message": message}:
-                    file.fails(str(message))
-                case {"event": "library" | "dangerous", "message": message}:
-                    file.fails(str(message), withheld=True)
-                case {"event": "out of time" | "ended"} if not ready:
-                    what = process.said_at_start() or "it does not answer"
-                    raise CheckError(f"The judging process does not start: {what}. Cure: `course doctor`.")
-                case {"event": "out of time" | "ended"}:
-                    file.seconds += time.perf_counter() - since
-                    return _after_the_end(event, timeout, file, check, waiting)
-            if event["event"] in ("unplayable", "library", "dangerous", "finished"):
-                file.seconds += time.perf_counter() - since
-                since, check = time.perf_counter(), ""
-                waiting.pop(0)
-                if progress and waiting:
-                    progress(waiting[0]["name"], len(files) - len(waiting), len(files))
-    return []
+    ready, since = False, time.perf_counter()
+    while True:
+        event = process.next_event()
+        file = files[waiting[0]["name"]] if waiting else None
+        match event:
+            case {"event": "ready"}:
+                ready, since = True, time.perf_counter()
+            case {"event": "broken", "reason": reason}:
+                raise CheckError(f"The checks cannot run: {reason}")
+            case {"event": "out of time" | "ended"} if not ready and "exercise" not in event:
+                what = process.said_at_start() or "it does not answer"
+                raise CheckError(f"The judging process does not start: {what}. Cure: `course doctor`.")
+            case {"event": "out of time" | "ended"} if file and "exercise" not in event:
+                file.fails("This answer takes the process of the checks along.", flag="ends the process of the checks")
+                file.lasting = False
+                return waiting[1:]
+            case {"event": "done"}:
+                return []
+        if file is None:
+            continue
+        match event:
+            case {"event": "verdict", "grade_id": grade_id, "passed": passed}:
+                file.verdicts[str(grade_id)] = None if passed is True else str(event.get("message", ""))
+            case {"event": "late", "grade_id": grade_id, "line": line}:
+                file.verdicts[str(grade_id)] = _slow(timeout, line)
+                file.flag, file.lasting = "does not end in time", False
+            case {"event": "misconception", "misconception": found}:
+                file.misconception = found
+            case {"event": "unplayable", "message": message}:
+                file.fails(str(message))
+            case {"event": "library", "message": message}:
+                file.fails(str(message), flag="takes the library's own answer")
+            case {"event": "dangerous", "message": message}:
+                file.fails(str(message), flag="leaves Python, or takes all memory")
+            case {"event": "gone", "reason": reason}:
+                message = "Your code ends the process that it runs in: what should it return instead?"
+                file.fails(message, flag=f"does not answer: {reason}")
+                file.lasting = False
+            case {"event": "out of time", "line": line}:
+                file.fails(_slow(timeout, line), flag="does not end in time")
+                file.lasting = False
+        if event["event"] in ("unplayable", "library", "dangerous", "gone", "out of time", "finished"):
+            file.seconds += time.perf_counter() - since
+            since = time.perf_counter()
+            waiting.pop(0)
+            if progress and waiting:
+                progress(waiting[0]["name"], len(files) - len(waiting), len(files))
 
 
-def _after_the_end(
-    event: dict[str, Any], timeout: float, file: _File, check: str, waiting: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Put the end of a process down to what was running, and return what is left for the next process."""
-    task = waiting[0]
-    open_checks = [each for each in task["checks"] if each["grade_id"] not in file.verdicts]
-    if not open_checks:  # the search for a misconception was on; the verdicts stand
-        return waiting[1:]
-    place = f", at line {event['line']} of your cell" if event.get("line") else ""
-    slow = f"Your code is still running after {timeout:g} s{place}: does this loop come to an end?"
-    if event["event"] == "ended":
-        how = how_it_ended(event.get("status"))
-        file.fails(f"Your code ends the process that checks it ({how}).", withheld=True)
-    elif "line" not in event:  # it did not even let its own process tell the time: a notebook kernel could not stop it
-        file.fails(slow, withheld=True)
-    elif not check:  # the cell itself
-        file.fails(slow)
-    else:
-        file.verdicts[check] = slow
-        if rest := [each for each in open_checks if each["grade_id"] != check]:
-            return [{**task, "checks": rest, "bank": None}, *waiting[1:]]
-    return waiting[1:]
+def _slow(timeout: float, line: int) -> str:
+    place = f", at line {line} of your cell" if line else ""
+    return f"Your code is still running after {timeout:g} s{place}: does this loop come to an end?"
 
 
 def _wanted(lesson: Lesson, only: Iterable[str] | None) -> list[Exercise]:

@@ -1,4 +1,4 @@
-"""Grade a class: rebuild every submission, run nbgrader's own autograde on it, and read what its gradebook says."""
+"""Grade a class: check and rebuild every submission, hand the verdicts to nbgrader, and read its gradebook."""
 
 import csv
 import glob
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from course_lib.authoring import COURSE_FOLDER, Lesson, build, find_lessons, read_lesson
-from course_lib.grading.check import check_submission
+from course_lib.grading.check import Checker
 from course_lib.grading.collect import HandedIn, collect
 from course_lib.grading.rebuild import OWN_CELLS, NotebookError, read_cells, read_submission, rebuild
 from course_lib.grading.results import GradeResult, NotebookResult, Problem, Score, behaves_like
@@ -60,12 +60,13 @@ def grade(
     course = _course(Path(root), chapter, lessons, output)
     students = sorted({each.student for each in handed_in} | {problem.student for problem in problems})
     checked: dict[tuple[str, str], NotebookResult] = {}
-    for done, student in enumerate(students):
-        tell(student, done, len(students))
-        own = [each for each in handed_in if each.student == student]
-        results, unreadable = _grade_student(student, chapter, own, lessons, course, timeout)
-        problems += unreadable
-        checked |= {(student, name): result for name, result in results.items()}
+    with Checker(lessons, timeout=timeout) as checker:
+        for done, student in enumerate(students):
+            tell(student, done, len(students))
+            own = [each for each in handed_in if each.student == student]
+            results, unreadable = _grade_student(student, chapter, own, lessons, course, checker)
+            problems += unreadable
+            checked |= {(student, name): result for name, result in results.items()}
     tell("done", len(students), len(students))
 
     scores = _scores(course, chapter, lessons, students)
@@ -76,7 +77,7 @@ def grade(
         graded=sorted({student for student, _ in checked}),
         scores=scores,
         problems=problems,
-        doubts=_doubts(scores, checked),
+        flags=_flags(checked),
         misconceptions=_commonest(checked),
         csv=table,
         feedback=course.root / "feedback",
@@ -124,14 +125,20 @@ class _Course:
 
         self._run(GenerateAssignment, lesson.chapter, notebook_id=glob.escape(lesson.name))
 
-    def autograde(self, student: str, chapter: str, timeout: float) -> None:
-        """nbgrader's autograde step: rebuilt -> autograded and gradebook."""
+    def autograde(self, student: str, chapter: str, results: Mapping[str, NotebookResult]) -> None:
+        """nbgrader's autograde step, rebuilt -> autograded and gradebook, with verdicts in the place of execution."""
         from nbgrader.converters import Autograde
+        from nbgrader.preprocessors import AssignLatePenalties, CheckCellMetadata, SaveAutoGrades
 
-        self.config.Execute.timeout = max(int(timeout), 1)
-        self.config.Execute.extra_arguments = ["--IPKernelApp.log_level=40", "--HistoryManager.hist_file=:memory:"]
-        # Whoever warns does not fail: nbgrader gives 0 points to a cell that writes to standard error.
-        self.config.IgnorePattern.enabled, self.config.IgnorePattern.pattern = True, "(?s).*"
+        from course_lib.grading.verdicts import PutVerdicts
+
+        verdicts: dict[str, Any] = {name: {} for name in results}
+        for name, result in results.items():
+            for found in result.exercises:
+                verdicts[name] |= found.verdicts
+        self.config.PutVerdicts.verdicts = verdicts
+        steps = [PutVerdicts, SaveAutoGrades, AssignLatePenalties, CheckCellMetadata]
+        self.config.Autograde.autograde_preprocessors = steps
         self._run(Autograde, chapter, student_id=glob.escape(student))
 
     def write_feedback(self, student: str, chapter: str) -> None:
@@ -203,7 +210,7 @@ def _grade_student(
     handed_in: Sequence[HandedIn],
     lessons: Sequence[Lesson],
     course: _Course,
-    timeout: float,
+    checker: Checker,
 ) -> tuple[dict[str, NotebookResult], list[Problem]]:
     """Check, rebuild and autograde what one student handed in. Whatever goes wrong stays with this student."""
     from nbgrader.api import MissingEntry
@@ -216,12 +223,11 @@ def _grade_student(
         name = each.lesson.name
         try:
             submission = read_submission(each.path, each.lesson)
-            results[name] = check_submission(submission, each.lesson, timeout=timeout)
+            results[name] = checker.check(submission, each.lesson)
         except NotebookError as error:
             problems.append(Problem(student, name, str(error)))
             continue
-        withheld = {found.exercise: found.withheld for found in results[name].exercises if found.withheld}
-        notebook = rebuild(course.pristine(each.lesson), submission, each.lesson, withheld)
+        notebook = rebuild(course.pristine(each.lesson), submission, each.lesson)
         _replace(rebuilt / f"{name}.ipynb", json.dumps(notebook, indent=1, sort_keys=True).encode())
         if each.path.resolve() != (kept / f"{name}.ipynb").resolve():
             _replace(kept / f"{name}.ipynb", each.path.read_bytes())
@@ -233,7 +239,7 @@ def _grade_student(
     reviewed = _reviewed(course, chapter, student)
     try:
         _mirror_new_lessons(course, chapter, student)
-        course.autograde(student, chapter, timeout)
+        course.autograde(student, chapter, results)
         _comment(course, chapter, student, results)
         _keep_reviewed(course, chapter, student, reviewed, earlier)
         course.write_feedback(student, chapter)
@@ -364,14 +370,13 @@ def _scores(course: _Course, chapter: str, lessons: Sequence[Lesson], students: 
     return scores
 
 
-def _doubts(scores: Sequence[Score], checked: Mapping[tuple[str, str], NotebookResult]) -> list[Problem]:
-    """Where nbgrader's points are not those of the separate check: an instructor should look at the notebook."""
-    given = {(score.student, score.lesson, score.exercise): score.points for score in scores}
+def _flags(checked: Mapping[tuple[str, str], NotebookResult]) -> list[Problem]:
+    """What an instructor should look at: answers that did what no honest answer means to do."""
     return [
-        Problem(student, lesson, f"{found.exercise}: nbgrader gives {points:g}, the separate check {found.points:g}")
+        Problem(student, lesson, f"{found.exercise}: {found.flag}")
         for (student, lesson), result in checked.items()
         for found in result.exercises
-        if (points := given.get((student, lesson, found.exercise))) is not None and points != found.points
+        if found.flag
     ]
 
 

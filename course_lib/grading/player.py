@@ -1,98 +1,100 @@
-"""Run a learner's code and say kindly what went wrong. Nothing here knows a check.
+"""The process that runs a learner's code, and says kindly what went wrong. Nothing here knows a check.
 
-This runs inside the judging process. The learner's cell, its helpers and the lesson's imports share one namespace,
-which no check ever sees: what leaves it is the one function of the exercise.
+`python -m course_lib.grading.player FD` serves over the socket FD. Where processes can be forked (Linux), this one
+imports everything once, and forks a player for each exercise, inside the walls of `sandbox` when it is told so. Else it
+plays one exercise after another itself.
 """
 
+import __future__
+
+import ast
+import gc
 import importlib
 import linecache
+import os
+import pkgutil
 import random
+import signal
+import socket
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
-from typing import Any
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from types import CodeType, FrameType, FunctionType
+from typing import Any, NamedTuple
+
+from course_lib.grading import sandbox
+from course_lib.grading.channel import Channel, Gone, Tree, WireError, frame
+from course_lib.grading.conversation import Player
+from course_lib.grading.wire import Heap, Receiver, known_modules
 
 CELL = "<your cell>"
 IMPORTS = "<imports>"
 LONGEST_MESSAGE = 600  # characters
+_FUTURE = __future__.annotations.compiler_flag
+_DEFINING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+_NOT_FOR_PLAYERS = ("authoring", "workspace", "grading", "cli")  # packages of the library that no answer uses
 
 
 class AnswerError(Exception):
     """A learner's cell gives no function to check; the message is for the learner."""
 
 
-class DangerousAnswer(Exception):
-    """The learner's code leaves Python or takes all memory: it must not run in a notebook's kernel either."""
-
-
 class LibraryAnswer(RuntimeError):
     """The learner's code hands the exercise to the library's own version of it."""
 
 
-class LibraryGuard:
-    """Stands in the library for the function under exercise: the library may call it, the learner's answer may not.
+def library_message(name: str) -> str:
+    """What a learner is told whose answer is the library's."""
+    return (
+        f"Your answer calls the library's own {name}, which earns nothing: how would you write it yourself? "
+        "The rest of the library is yours to use."
+    )
 
-    It lets everybody pass until it is armed: a learner may compare the own answer with the library's below it.
+
+class Withheld:
+    """The library's version of the function under exercise, emptied while an answer to it is played.
+
+    Its code is exchanged in the function itself, so whoever holds the function, under whatever name and in whatever
+    module of the library, holds an empty one, and its code is gone from this process. A class cannot be emptied so;
+    it is only recognised.
     """
 
-    def __init__(self, name: str, original: Callable[..., Any]) -> None:
-        self.name, self.original = name, original
-        self.armed = self.caught = False
+    def __init__(self, dotted: str) -> None:
+        module, _, self.name = dotted.rpartition(".")
+        self.original = getattr(importlib.import_module(module), self.name)
+        self._code: CodeType | None = None
+        _handed_over.clear()
+        if isinstance(self.original, FunctionType) and not self.original.__code__.co_freevars:
+            self._code = self.original.__code__
+            lines = f"def {self.name}(*_, **__):\n    import {__name__} as player\n    player.hand_over({self.name!r})"
+            space: dict[str, Any] = {}
+            exec(compile(lines, "<withheld>", "exec"), space)
+            self.original.__code__ = space[self.name].__code__
 
-        def guarded(*inputs: Any, **options: Any) -> Any:
-            if self.armed and sys._getframe(1).f_code.co_filename.startswith(CELL):
-                self.caught = True
-                raise LibraryAnswer(self.message)
-            return original(*inputs, **options)
+    def forget(self) -> None:
+        """Let the code go for good, in a process that plays one answer only."""
+        self._code = None
 
-        guarded.__name__, guarded.__doc__ = name, original.__doc__
-        self.stand_in = guarded
-
-    @property
-    def message(self) -> str:
-        """What the learner is told."""
-        return (
-            f"Your answer calls the library's own {self.name}, which earns nothing: how would you write it yourself? "
-            "The rest of the library is yours to use."
-        )
-
-    def insist(self) -> None:
-        """Raise LibraryAnswer if the learner's code was caught, even where it swallowed the exception."""
-        if self.caught:
-            raise LibraryAnswer(self.message)
+    def give_back(self) -> None:
+        """Undo it, for the next exercise in the same process."""
+        if self._code:
+            self.original.__code__ = self._code
 
     def is_taken_by(self, function: object) -> bool:
         """Whether `function` is the library's, in its own or in another coat."""
         code = getattr(function, "__code__", None)
-        known = (self.original, self.stand_in, getattr(self.original, "__code__", None), self.stand_in.__code__)
-        return any(function is each or (code is not None and code is each) for each in known)
+        return function is self.original or (code is not None and code is getattr(self.original, "__code__", None))
 
 
-@contextmanager
-def library_guarded(dotted: str) -> Iterator[LibraryGuard]:
-    """Put a guard in the place of the library function `dotted`, in every module of the library that has it.
+_handed_over: list[str] = []  # the withheld functions that were called
 
-    A class cannot be replaced without breaking `isinstance`; it is only recognised by `is_taken_by`.
-    """
-    module, _, name = dotted.rpartition(".")
-    original = getattr(importlib.import_module(module), name)
-    guard = LibraryGuard(name, original)
-    replaced: list[tuple[dict[str, Any], str]] = []
-    if not isinstance(original, type):
-        package = module.partition(".")[0]
-        for loaded_name, loaded in list(sys.modules.items()):
-            if loaded_name.partition(".")[0] == package:
-                names = vars(loaded)
-                replaced += [(names, key) for key, value in names.items() if value is original]
-        for names, key in replaced:
-            names[key] = guard.stand_in
-    try:
-        yield guard
-    finally:
-        for names, key in replaced:
-            names[key] = original
+
+def hand_over(name: str) -> None:
+    """What a withheld function does."""
+    _handed_over.append(name)
+    raise LibraryAnswer(library_message(name))
 
 
 def imported(source: str) -> dict[str, Any]:
@@ -114,6 +116,8 @@ def fix_seeds() -> None:
 def play(name: str, cell: str, before: list[str], names: dict[str, Any]) -> Callable[..., Any]:
     """Run a learner's cell and return the function `name` that it defines.
 
+    A statement beside the answer that calls the withheld function of the library, to compare with it, is passed over.
+
     Args:
         name: the function of the exercise.
         cell: the learner's cell.
@@ -121,8 +125,8 @@ def play(name: str, cell: str, before: list[str], names: dict[str, Any]) -> Call
         names: the lesson's imports; they are copied, not changed.
 
     Raises:
-        AnswerError: the cell does not run, or does not define the function.
-        DangerousAnswer: the cell leaves Python or takes all memory.
+        AnswerError: the cell does not define the function.
+        BaseException: whatever the cell raises.
     """
     space = dict(names)
     fix_seeds()
@@ -131,13 +135,18 @@ def play(name: str, cell: str, before: list[str], names: dict[str, Any]) -> Call
             exec(compile(source, f"{CELL} before", "exec"), space)
     space.pop(name, None)
     remember_source(cell)
-    try:
-        exec(compile(cell, CELL, "exec"), space)
-    except BaseException as error:
-        raise (DangerousAnswer if is_dangerous(error) else AnswerError)(explain(error)) from None
+    flags = compile(cell, CELL, "exec").co_flags & _FUTURE  # of `from __future__ import …`, for every statement
+    for statement in ast.parse(cell, CELL).body:
+        code = compile(ast.Module([statement], []), CELL, "exec", flags, dont_inherit=True)
+        try:
+            exec(code, space)
+        except LibraryAnswer:
+            if isinstance(statement, _DEFINING):
+                raise
     if not callable(space.get(name)):
         raise AnswerError(f"Your cell defines no function {name}: was it renamed, or is its `def` line missing?")
-    return space[name]
+    function: Callable[..., Any] = space[name]
+    return function
 
 
 def remember_source(cell: str) -> None:
@@ -154,7 +163,7 @@ def explain(error: BaseException) -> str:
     """One line about an exception: its kind, what it says, and the learner's line on which it happened."""
     if isinstance(error, NotImplementedError) and _line_of(error):
         return f"Not finished: line {_line_of(error)} of your cell raises NotImplementedError."
-    if isinstance(error, LibraryAnswer):
+    if isinstance(error, LibraryAnswer | AnswerError):
         return said(error)
     if isinstance(error, SystemExit):
         return f"Your code leaves Python{_place(_line_of(error))}: what should it return instead?"
@@ -198,3 +207,197 @@ def _place(line: int | None) -> str:
         return ""
     text = linecache.getline(CELL, line).strip()
     return f" (line {line} of your cell: `{text}`)" if text else f" (line {line} of your cell)"
+
+
+# --- the process ------------------------------------------------------------------------------------------------------
+
+
+class Stage(Player):
+    """The player's side of the talk, with the learner's cell on it."""
+
+    def __init__(self, channel: Channel, packages: Iterable[str]) -> None:
+        super().__init__(channel, known_modules(library_networks(packages)), explain)
+        self._withheld: Withheld | None = None
+        self._alarm: threading.Timer | None = None
+
+    def answer(self, question: Tree) -> Tree:
+        match question:
+            case ["play", message]:
+                return self._play(Receiver(Heap(), {}, self.import_).value(message))
+            case ["begin", float(seconds)]:
+                fix_seeds()
+                self._let_time_run(seconds)
+                return None
+            case ["library used"]:
+                return bool(_handed_over)
+        return super().answer(question)
+
+    def _play(self, task: dict[str, Any]) -> Tree:
+        """Play the cell; the answer is ["ready", number of the function] or [why not, message]."""
+        self._let_time_run(task["seconds"])
+        if self._withheld:
+            self._withheld.give_back()
+        try:
+            names = imported(task["imports"])
+        except BaseException as error:
+            return ["broken", f"the imports cell fails: {explain(error)}"]
+        self._withheld = Withheld(task["function"])
+        if task["once"]:
+            self._withheld.forget()
+        try:
+            function = play(task["name"], task["cell"], task["before"], names)
+        except BaseException as error:
+            if isinstance(error, LibraryAnswer):
+                return ["library", explain(error)]
+            return ["dangerous" if is_dangerous(error) else "unplayable", explain(error)]
+        if self._withheld.is_taken_by(function):
+            return ["library", library_message(task["name"])]
+        _handed_over.clear()  # beside the answer a learner may compare
+        return ["ready", self.export(function)[1]]
+
+    def _let_time_run(self, seconds: float) -> None:
+        """Tell the line of the cell that is running after `seconds`, and end this process."""
+        if self._alarm:
+            self._alarm.cancel()
+        learner = threading.get_ident()
+
+        def end() -> None:
+            line = line_in_cell(sys._current_frames().get(learner))
+            with suppress(BaseException):
+                self.channel.stream.settimeout(1)
+                self.channel.stream.sendall(frame(["late", line or 0]))
+            os._exit(1)
+
+        self._alarm = threading.Timer(seconds, end)
+        self._alarm.daemon = True
+        self._alarm.start()
+
+
+def library_networks(packages: Iterable[str]) -> list[type[Any]]:
+    """The networks that the loaded modules of `packages` define."""
+    from torch import nn
+
+    tops = tuple(packages)
+    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] in tops]
+    found = [each for module in modules for each in vars(module).values() if isinstance(each, type)]
+    return [each for each in dict.fromkeys(found) if issubclass(each, nn.Module) and each.__module__.startswith(tops)]
+
+
+def serve(stream: socket.socket, packages: Iterable[str]) -> None:
+    """Answer what the referee asks, until it has no more to ask."""
+    channel = Channel(stream)
+    stage = Stage(channel, packages)
+    with suppress(Gone):
+        while True:
+            match channel.receive():
+                case ["ask", question]:
+                    answer = stage.answer(question)
+                    try:
+                        channel.send(["answer", answer])
+                    except WireError as error:
+                        told = stage.told(RuntimeError(f"what it returns cannot be handed over: {error}"))
+                        channel.send(["answer", ["raised", told, [None, []]]])
+                case _:
+                    return
+
+
+def load_library(packages: Iterable[str], imports: Iterable[str]) -> None:
+    """Import all that answers may import from the library, because its files are covered later."""
+    for package in packages:
+        module = importlib.import_module(package)
+        for found in pkgutil.walk_packages(getattr(module, "__path__", []), f"{package}."):
+            if found.name.split(".")[1] not in _NOT_FOR_PLAYERS:
+                with suppress(Exception, SystemExit):  # a part that this machine lacks something for
+                    importlib.import_module(found.name)
+    for source in imports:
+        with suppress(Exception):  # told where it is played
+            imported(source)
+
+
+class Order(NamedTuple):
+    """What a process is for: mode "box" (fork players into a sandbox), "fork", or "serve" (play in this process)."""
+
+    mode: str
+    memory: int
+    seconds: int
+    packages: list[str]
+
+
+def main() -> None:
+    """Serve the referee at the other end of the socket whose number is the last argument."""
+    control = (
+        socket.fromshare(bytes.fromhex(sys.stdin.readline()))  # type: ignore[attr-defined]
+        if sys.platform == "win32"
+        else socket.socket(fileno=int(sys.argv[-1]))
+    )
+    mode, memory, seconds, packages, imports = Channel(control).receive()
+    order = Order(mode, memory, seconds, packages)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    try:
+        load_library(packages, imports)
+    except BaseException as error:
+        Channel(control).send(["broken", explain(error)])
+        return
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    Channel(control).send(["ready"])
+    control.settimeout(None)
+    if mode == "serve":
+        serve(control, packages)
+    else:
+        _fork_players(control, order)
+    os._exit(0)
+
+
+def _fork_players(control: socket.socket, order: Order) -> None:
+    """Fork a player for each socket that comes (b"n"), and end it when told so (b"k")."""
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY) if order.mode == "box" else -1
+    gc.collect()
+    gc.freeze()  # what is here now stays shared with the players
+    player = 0
+    while True:
+        wish, files, _, _ = socket.recv_fds(control, 1, 1)
+        if not wish:
+            return
+        if player:
+            _end(player, order.mode)
+            player = 0
+        if wish == b"n":
+            if order.mode == "box":
+                sandbox.new_process_space(own)
+            player = os.fork()
+            if player == 0:
+                control.close()
+                _be_a_player(socket.socket(fileno=files[0]), order, own)
+            os.close(files[0])
+        control.sendall(b"d")
+
+
+def _be_a_player(stream: socket.socket, order: Order, own: int) -> None:
+    try:
+        if order.mode == "box":
+            os.close(own)
+            sandbox.confine(order.memory, order.seconds)
+        else:
+            os.setsid()
+            sandbox.limit_resources(order.memory, order.seconds)
+    except BaseException as error:
+        with suppress(BaseException):
+            Channel(stream).send(["answer", ["broken", f"the walls of the sandbox do not stand: {error}"]])
+        os._exit(1)
+    with suppress(BaseException):
+        serve(stream, order.packages)
+    os._exit(0)
+
+
+def _end(player: int, mode: str) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        (os.kill if mode == "box" else os.killpg)(player, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(player, 0)
+
+
+if __name__ == "__main__":
+    from course_lib.grading.player import main as main_of_the_imported_module  # one module, not two
+
+    main_of_the_imported_module()

@@ -1,4 +1,4 @@
-"""A judging process as seen from outside: started, listened to, and ended with everything that it started."""
+"""A referee's process as seen from outside: started, given jobs, listened to, and ended with all that it started."""
 
 import json
 import os
@@ -8,20 +8,28 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-MOST_OUTPUT = 2**20  # bytes of events from one process; a class of honest notebooks stays below a hundredth of it
-STARTING = 120.0  # seconds to import torch on a busy machine
-GRACE = 5.0  # seconds in which the process may notice by itself that its time is up
+LONGEST_LINE = 2**20  # bytes of one event
+MEMORY = 4 * 2**30  # bytes of private memory for a referee; importing torch takes a tenth of it
+STARTING = 240.0  # seconds to import torch on a busy machine, twice
+GRACE = 6.0  # seconds in which the referee may notice by itself that a player's time is up
 
 
 class JudgingProcess:
-    """One judging process at work on one job, to be used as a context manager: leaving ends it and its children."""
+    """A referee's process with its players, to be used as a context manager: leaving ends it and its children.
 
-    def __init__(self, job: dict[str, Any]) -> None:
-        self._limit = job["timeout"]
+    Args:
+        packages: of the library, by name.
+        imports: imports cells whose modules players have loaded before they start.
+        boxed: whether players run inside the sandbox.
+    """
+
+    def __init__(self, packages: Sequence[str], imports: Sequence[str], boxed: bool) -> None:
+        self._limit = 0.0
         self._folder = tempfile.TemporaryDirectory(prefix="judging-", ignore_cleanup_errors=True)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         own_group: dict[str, Any] = (
@@ -40,10 +48,20 @@ class JudgingProcess:
         )
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError), self._process.stdin as job_stream:  # it may have ended: its events tell
-            job_stream.write(json.dumps(job).encode())
+        self._write({"packages": list(packages), "imports": list(imports), "boxed": boxed, "memory": MEMORY})
         self._ready = False
+
+    def give(self, job: dict[str, Any]) -> None:
+        """Let it work on `job`; its events follow, the last one is "done"."""
+        self._limit = job["timeout"]
+        self._ready = False
+        self._write(job)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it may have ended: its events tell
+            self._process.stdin.write(json.dumps(line).encode() + b"\n")
+            self._process.stdin.flush()
 
     def next_event(self) -> dict[str, Any]:
         """The next event that the process tells, or one of two that come from here.
@@ -79,7 +97,9 @@ class JudgingProcess:
     def __exit__(self, *_: object) -> None:
         _end_group(self._process)
         self._process.wait()
-        assert self._process.stdout is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.stdout.close()
         self._errors.close()
         self._folder.cleanup()
@@ -87,10 +107,8 @@ class JudgingProcess:
     def _listen(self) -> None:
         stream = self._process.stdout
         assert stream is not None
-        received = 0
         with suppress(OSError, ValueError):  # closed while it was read: the process was ended
-            while received < MOST_OUTPUT and (line := stream.readline(MOST_OUTPUT)):
-                received += len(line)
+            while line := stream.readline(LONGEST_LINE):
                 self._lines.put(line)
         self._lines.put(None)
 

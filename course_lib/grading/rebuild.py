@@ -206,9 +206,7 @@ def uses_library_answer(source: str, lesson: Lesson, exercise: Exercise) -> int 
     return None
 
 
-def rebuild(
-    pristine: Mapping[str, Any], submission: Submission, lesson: Lesson, withheld: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def rebuild(pristine: Mapping[str, Any], submission: Submission, lesson: Lesson) -> dict[str, Any]:
     """The course's notebook with the answers of `submission` in it: what is given to nbgrader.
 
     The course's experiments are left out, because no check needs them and a class would wait for them.
@@ -217,9 +215,7 @@ def rebuild(
         pristine: the released notebook of `lesson`, as JSON data.
         submission: the answers.
         lesson: what they answer.
-        withheld: exercise name -> why its answer must not run; such an answer is kept as a comment.
     """
-    withheld = withheld or {}
     exercises = {exercise.grade_id: exercise for exercise in lesson.exercises}
     notebook = {key: copy.deepcopy(value) for key, value in pristine.items() if key != "cells"}
     notebook["cells"] = []
@@ -233,12 +229,9 @@ def rebuild(
         if grade_id in submission.answers:
             answer = submission.answers[grade_id]
             if grade_id in exercises:
-                exercise = exercises[grade_id]
-                if exercise.name in withheld:
-                    answer = _withheld_cell(answer, exercise, withheld[exercise.name])
-                else:  # in cells of their own: an answer may begin with `%%time` or `from __future__ import …`
-                    for number, text in enumerate(helpers(submission, lesson, exercise), 1):
-                        notebook["cells"].append(_own_cell(f"own-{position}-{number}", text))
+                # in cells of their own: an answer may begin with `%%time` or `from __future__ import …`
+                for number, text in enumerate(helpers(submission, lesson, exercises[grade_id]), 1):
+                    notebook["cells"].append(_own_cell(f"own-{position}-{number}", text))
             cell["source"] = answer
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None
@@ -255,15 +248,6 @@ def _own_cell(cell_id: str, text: str) -> dict[str, Any]:
         "outputs": [],
         "execution_count": None,
     }
-
-
-def _withheld_cell(answer: str, exercise: Exercise, reason: str) -> str:
-    commented = "\n".join(f"# {line}".rstrip() for line in answer.split("\n"))
-    return (
-        f"def {exercise.name}(*inputs, **options):\n"
-        f"    raise RuntimeError({reason!r})\n\n\n"
-        f"# The answer was not run here:\n{commented}"
-    )
 
 
 def lesson_of(path: Path, lessons: Sequence[Lesson]) -> Lesson:

@@ -1,4 +1,4 @@
-"""Run the checks of a lesson against a function. Nothing here knows where the function comes from.
+"""Run the checks of a lesson against a function. Nothing here runs a learner's code: that is the player's part.
 
 Each check stands alone: the lesson's imports, the function under its name, nothing else.
 """
@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from course_lib.grading.player import CELL, DangerousAnswer, explain, fix_seeds, is_dangerous, said, shortened
+from course_lib.grading.channel import Gone, OutOfTime
+from course_lib.grading.player import fix_seeds, said, shortened
 
 CHECK = "<check>"
 
@@ -32,26 +33,27 @@ def run_check(source: str, visible: str, name: str, function: Callable[..., Any]
         names: the lesson's imports; they are copied, not changed.
 
     Raises:
-        DangerousAnswer: the function leaves Python or takes all memory.
+        Gone, OutOfTime: the player ended, or did not answer in time.
     """
     space = {**names, name: function}
     fix_seeds()
     code = compile(source, CHECK, "exec")
     try:
         exec(code, space)
+    except (Gone, OutOfTime):
+        raise
     except BaseException as error:
-        if is_dangerous(error):
-            raise DangerousAnswer(explain(error)) from None
         return Verdict(False, _message(error, source, visible, name))
     return Verdict(True)
 
 
 def _message(error: BaseException, source: str, visible: str, name: str) -> str:
-    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    if any(filename == CELL for filename, _ in frames):
-        return explain(error)
+    explained = getattr(error, "explained", "")
+    if explained:  # it was raised in the learner's code
+        return shortened(explained)
     if isinstance(error, AssertionError) and said(error):
         return said(error)
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     lines = [line for filename, line in frames if filename == CHECK]
     quoted = source.splitlines()[lines[-1] - 1].strip() if lines else ""
     if quoted not in (line.strip() for line in visible.splitlines()):

@@ -1,5 +1,6 @@
 """What grading finds out: one exercise, one notebook, one class."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -19,8 +20,9 @@ class ExerciseResult:
 
     `message` is the question of the first check that failed, or one line about the exception; empty when all passed.
     `misconception` is what the answer bank says about a wrong answer that behaves alike, None when there is none.
-    `withheld` tells why the answer must not run in a notebook kernel (it ended its process, it never ended, or it hands
-    the task to the library); None for every other answer.
+    `verdicts` has for the grade_id of every check its message, None where it passed.
+    `flag` tells an instructor what the answer did that no honest answer does by intention (it ended its process, it
+    never ended, it handed the task to the library); empty for every other answer.
     """
 
     exercise: str
@@ -30,7 +32,8 @@ class ExerciseResult:
     message: str = ""
     misconception: str | None = None
     seconds: float = 0.0
-    withheld: str | None = None
+    flag: str = ""
+    verdicts: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class GradeResult:
         graded: the students whose notebooks were graded in this run.
         scores: of every student in the gradebook who handed in this chapter.
         problems: what could not be graded.
-        doubts: where nbgrader's points differ from those of the separate check.
+        flags: answers that an instructor should look at, with the reason.
         misconceptions: (exercise, misconception, students), the most common first.
         csv, feedback, gradebook: where the results lie.
     """
@@ -126,7 +129,7 @@ class GradeResult:
     graded: list[str]
     scores: list[Score]
     problems: list[Problem]
-    doubts: list[Problem]
+    flags: list[Problem]
     misconceptions: list[tuple[str, str, int]]
     csv: Path
     feedback: Path
@@ -152,7 +155,7 @@ class GradeResult:
             lines.append(
                 Text(f"+ : {self.waiting} written answers wait for a person, in nbgrader's formgrader", "cyan")
             )
-        for heading, found, style in (("Not graded", self.problems, "red"), ("Look at these", self.doubts, "yellow")):
+        for heading, found, style in (("Not graded", self.problems, "red"), ("Look at these", self.flags, "yellow")):
             if found:
                 lines.append(Text(f"\n{heading}", "bold"))
                 lines += [Text(f"{each.student} {each.lesson}: {each.reason}", style) for each in found]

@@ -76,7 +76,9 @@ def test_everybody_gets_what_the_checks_say(graded: GradeResult) -> None:
     assert points(graded, "signed") == {"keep_mask": 1, "total": 2, "why": 0}
     assert points(graded, "untouched") == {"keep_mask": 0, "total": 0, "why": 0}
     assert graded.waiting == 2
-    assert graded.doubts == []
+    assert [(each.student, each.reason) for each in graded.flags] == [
+        ("borrows", "keep_mask: takes the library's own answer")
+    ]
 
 
 def test_tagged_edited_copied_and_deleted_checks_win_nothing(graded: GradeResult) -> None:

@@ -1,0 +1,401 @@
+"""What player and referee say to each other: one asks, the other answers, and may ask something in between.
+
+Both sides speak the language of `wire`. The referee asks the player to call the learner's function; the player may ask
+the referee to call a function that a check handed over (a clock, a callback). Nothing else can be asked of the referee.
+"""
+
+import builtins
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from course_lib.grading.channel import Channel, Gone, OutOfTime, Tree, WireError
+from course_lib.grading.wire import Heap, Receiver, Sender
+
+DEEPEST_TALK = 25  # questions within questions
+MOST_OBJECTS = 10_000  # that one side may leave with the other
+GRAPHS_KEPT = 64  # calls whose results can still be differentiated
+LONGEST_TEXT = 2_000  # characters of what an exception says
+
+
+class Conversation:
+    """One side of the talk. `side` is "referee" or "player": who owns the objects that this side exports."""
+
+    def __init__(self, channel: Channel, modules: Mapping[str, type[nn.Module]], side: str) -> None:
+        self.channel, self.modules, self.side = channel, modules, side
+        self._exported: list[Any] = []
+        self._numbers: dict[int, int] = {}
+        self._imported: dict[int, Any] = {}
+        self._depth = 0
+
+    def ask(self, question: Tree) -> Tree:
+        """Put a question, answer what is asked meanwhile, and return the answer."""
+        if self._depth >= DEEPEST_TALK:
+            raise RecursionError("functions call each other too deeply")
+        self._depth += 1
+        try:
+            self.channel.send(["ask", question])
+            while True:
+                tree = self.channel.receive()
+                if type(tree) is not list or len(tree) != 2:
+                    raise Gone("it says what nobody understands")
+                if tree[0] == "answer":
+                    return tree[1]
+                if tree[0] == "late" and type(tree[1]) is int:
+                    raise OutOfTime(tree[1])
+                if tree[0] != "ask":
+                    raise Gone("it says what nobody understands")
+                self.channel.send(["answer", self.answer(tree[1])])
+        finally:
+            self._depth -= 1
+
+    def answer(self, question: Tree) -> Tree:
+        """The answer to a question of the other side."""
+        match question:
+            case ["call", int(number), message] if 0 <= number < len(self._exported):
+                return self.called(self._exported[number], message)
+        raise Gone("it asks what nobody may ask")
+
+    def call(self, which: Tree, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Let the other side call its object `which`; arguments are changed where the call changed them.
+
+        Raises:
+            WireError: the arguments cannot be handed over.
+            Exception: what the call raised, as the builtin exception that is nearest to it.
+        """
+        heap = Heap()
+        message = Sender(heap, self.modules, self.export).message((inputs, options))
+        match self.ask(self.question(which, message)):
+            case ["result", int(graph), changed]:
+                return self._understood(Receiver(heap, self.modules, self.import_, self._bridge(heap, graph)), changed)
+            case ["raised", list(error), changed]:
+                self._understood(Receiver(heap, self.modules, self.import_), changed)
+                raise raised(error)
+        raise Gone("it answers what nobody understands")
+
+    def question(self, which: Tree, message: Tree) -> Tree:
+        """The question that asks for a call."""
+        return ["call", which, message]
+
+    def _understood(self, receiver: Receiver, message: Tree) -> Any:
+        try:
+            return receiver.value(message)
+        except WireError as error:
+            raise Gone(f"it says what nobody understands: {error}") from None
+
+    def _bridge(self, heap: Heap, graph: int) -> Callable[[dict[int, torch.Tensor]], Mapping[int, torch.Tensor]] | None:
+        return None
+
+    def called(self, function: Callable[..., Any], message: Tree) -> Tree:
+        """The answer to a call of `function`."""
+        heap = Heap()
+        try:
+            inputs, options = Receiver(heap, self.modules, self.import_).value(message)
+            if type(inputs) is not tuple or type(options) is not dict:
+                raise WireError("a call without arguments")
+        except WireError as error:
+            raise Gone(f"it calls with what nobody understands: {error}") from None
+        known = dict(message[1])
+        try:
+            result = function(*inputs, **options)
+        except (Gone, OutOfTime):
+            raise
+        except BaseException as error:
+            return ["raised", self.told(error), self._changes(heap, known)]
+        try:
+            changed = Sender(heap, self.modules, self.export).message(result, known)
+        except WireError as error:  # not a ValueError of the function
+            return ["raised", self.told(RuntimeError(f"what it returns cannot be handed over: {error}")), [None, []]]
+        return ["result", self.keep_graph(heap), changed]
+
+    def _changes(self, heap: Heap, known: Mapping[int, Tree]) -> Tree:
+        try:
+            return Sender(heap, self.modules, self.export).message(None, known)
+        except WireError:
+            return [None, []]
+
+    def keep_graph(self, heap: Heap) -> int:
+        """Keep what is needed to differentiate the results of a call; returns its number."""
+        return 0
+
+    def told(self, error: BaseException) -> Tree:
+        """An exception as data: the names of its kind and of the kinds above it, what it says, what explains it."""
+        kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
+        return [kinds, str(error)[:LONGEST_TEXT].encode("utf-8", "replace"), b""]
+
+    def export(self, thing: Any) -> list[Tree]:
+        """A number for an object of this side. Subclasses say what may be exported."""
+        number = self._numbers.get(id(thing))
+        if number is None:
+            if len(self._exported) >= MOST_OBJECTS:
+                raise WireError("too many objects were handed over")
+            number = self._numbers[id(thing)] = len(self._exported)
+            self._exported.append(thing)
+        return [self.side, number, "function" if callable(thing) else "object", type(thing).__name__[:100]]
+
+    def import_(self, which: list[Tree]) -> Any:
+        """What stands here for an object: this side's own comes back as itself."""
+        match which:
+            case [str(side), int(number), "function" | "object", str(kind)] if 0 <= number < MOST_OBJECTS:
+                if side == self.side:
+                    return self._exported[number]  # IndexError: it was never exported
+                if number not in self._imported:
+                    self._imported[number] = self.stand_in(number, kind)
+                return self._imported[number]
+        raise WireError("an object is none")
+
+    def stand_in(self, number: int, kind: str) -> Any:
+        """What stands here for object `number` of the other side."""
+        raise WireError("this side takes no objects")
+
+
+_EXCEPTIONS = {
+    name: kind for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, Exception)
+}
+
+
+def raised(error: Tree) -> Exception:
+    """The exception that the other side told of, as the nearest builtin one; `explained` is what a learner is told."""
+    match error:
+        case [[*kinds], bytes(said), bytes(explained)] if all(type(kind) is str for kind in kinds):
+            kind = next((_EXCEPTIONS[name] for name in kinds if name in _EXCEPTIONS), RuntimeError)
+            text = said.decode("utf-8", "replace")[:LONGEST_TEXT]
+            try:
+                exception = kind(text)
+            except TypeError:  # UnicodeDecodeError and others want more to say
+                exception = RuntimeError(text)
+            exception.explained = explained.decode("utf-8", "replace")[:LONGEST_TEXT]  # type: ignore[attr-defined]
+            return exception
+    raise Gone("it raises what nobody understands")
+
+
+# --- the referee's side -----------------------------------------------------------------------------------------------
+
+
+class Referee(Conversation):
+    """The side that checks. What it gets is data, or a Handle of an object that stays with the player."""
+
+    def __init__(self, channel: Channel, modules: Mapping[str, type[nn.Module]], own: str) -> None:
+        super().__init__(channel, modules, "referee")
+        self._own = own  # the file name of the code of checks
+        self._random = b""
+
+    def question(self, which: Tree, message: Tree) -> Tree:
+        """With torch's random state where it is not what it was: in a notebook both sides would share it."""
+        state = torch.get_rng_state().numpy().tobytes()
+        known, self._random = self._random, state
+        return ["call", which, message, None if state == known else state]
+
+    def export(self, thing: Any) -> list[Tree]:
+        """Only functions that a check itself defines may be called back; no other code of this side."""
+        if isinstance(thing, Handle):
+            return ["player", thing._number, "object", "object"]
+        code = getattr(thing, "__code__", None)
+        if code is None or code.co_filename != self._own:
+            raise WireError(f"a {type(thing).__name__} cannot be handed over to the learner's code")
+        return super().export(thing)
+
+    def stand_in(self, number: int, kind: str) -> "Handle":
+        return Handle(self, number, kind)
+
+    def _bridge(self, heap: Heap, graph: int) -> Callable[[dict[int, torch.Tensor]], Mapping[int, torch.Tensor]] | None:
+        inputs = [
+            (number, thing)
+            for number, thing in enumerate(heap.objects)
+            if isinstance(thing, torch.Tensor) and thing.requires_grad
+        ]
+        if not inputs:
+            return None
+
+        def bridged(outputs: dict[int, torch.Tensor]) -> Mapping[int, torch.Tensor]:
+            talk = (self, graph, list(outputs), [number for number, _ in inputs], list(outputs.values()))
+            with torch.enable_grad():
+                made = _Bridge.apply(talk, *(tensor for _, tensor in inputs))
+            return dict(zip(outputs, made, strict=True))
+
+        return bridged
+
+    def gradients(
+        self, graph: int, numbers: list[int], inputs: list[int], outer: tuple[torch.Tensor | None, ...]
+    ) -> list[torch.Tensor | None]:
+        """Let the player differentiate the results of an earlier call."""
+        message = Sender(Heap(), self.modules, self.export).message(list(outer))
+        match self.ask(["gradients", graph, numbers, inputs, message]):
+            case ["result", int(), made]:
+                found = self._understood(Receiver(Heap(), self.modules, self.import_), made)
+                tensors = type(found) is list and all(each is None or isinstance(each, torch.Tensor) for each in found)
+                if tensors and len(found) == len(inputs):
+                    return list(found)
+            case ["raised", list(error), _]:
+                raise raised(error)
+        raise Gone("it answers what nobody understands")
+
+
+class _Bridge(torch.autograd.Function):
+    """Joins the graph of a check to the graph of the player: backward asks the player for its part."""
+
+    @staticmethod
+    def forward(ctx: Any, talk: Any, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        ctx.talk, ctx.inputs = talk, [(each.shape, each.dtype) for each in inputs]
+        return tuple(output.clone() for output in talk[4])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outer: torch.Tensor | None) -> tuple[Any, ...]:
+        referee, graph, numbers, inputs, _ = ctx.talk
+        found = referee.gradients(graph, numbers, inputs, outer)
+        for gradient, (shape, dtype) in zip(found, ctx.inputs, strict=True):
+            if gradient is not None and (gradient.shape, gradient.dtype) != (shape, dtype):
+                raise Gone("it answers with gradients of other shapes")
+        return None, *found
+
+
+class Handle:
+    """An object that stays with the player. It can be called, indexed, iterated over and asked for attributes.
+
+    What it answers is data. It is equal to nothing but itself, whatever the object would say.
+    """
+
+    __slots__ = ("_kind", "_number", "_referee")
+
+    def __init__(self, referee: Referee, number: int, kind: str) -> None:
+        self._referee, self._number, self._kind = referee, number, kind
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return self._referee.call(self._number, inputs, options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{name} of an object of the learner's cannot be seen")
+        return self._referee.call(["attribute", self._number, name.encode()], (), {})
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._referee.call(["item", self._number], (key,), {})
+
+    def __len__(self) -> int:
+        length = self._referee.call(["length", self._number], (), {})
+        if type(length) is not int or not 0 <= length < 2**62:
+            raise TypeError("its length is no number")
+        return length
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        walker = self._referee.call(["walker", self._number], (), {})
+        while True:
+            there, item = self._referee.call(["next", walker._number], (), {})
+            if there is not True:
+                return
+            yield item
+
+    def __repr__(self) -> str:
+        return f"<{self._kind} of the learner's>"
+
+
+# --- the player's side ------------------------------------------------------------------------------------------------
+
+
+class Player(Conversation):
+    """The side that runs the learner's code. Whatever it says is only data to the referee.
+
+    Args:
+        explain: makes of an exception one line for the learner.
+    """
+
+    def __init__(
+        self, channel: Channel, modules: Mapping[str, type[nn.Module]], explain: Callable[[BaseException], str]
+    ) -> None:
+        super().__init__(channel, modules, "player")
+        self.explain = explain
+        self._graphs: dict[int, Heap] = {}
+        self._count = itertools.count(1)
+
+    def answer(self, question: Tree) -> Tree:
+        match question:
+            case ["call", which, message, bytes(state)]:
+                torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+                question = ["call", which, message]
+            case ["call", which, message, None]:
+                question = ["call", which, message]
+        match question:
+            case ["call", ["attribute", int(number), bytes(name)], message]:
+                return self.called(lambda: getattr(self._exported[number], name.decode()), message)
+            case ["call", ["item", int(number)], message]:
+                return self.called(lambda key: self._exported[number][key], message)
+            case ["call", ["length", int(number)], message]:
+                return self.called(lambda: len(self._exported[number]), message)
+            case ["call", ["walker", int(number)], message]:
+                return self.called(lambda: _Walker(iter(self._exported[number])), message)
+            case ["call", ["next", int(number)], message]:
+                return self.called(lambda: self._exported[number].next(), message)
+            case ["gradients", int(graph), list(numbers), list(inputs), message]:
+                return self._gradients(graph, numbers, inputs, message)
+        return super().answer(question)
+
+    def stand_in(self, number: int, kind: str) -> Callable[..., Any]:
+        def call_back(*inputs: Any, **options: Any) -> Any:
+            return self.call(number, inputs, options)
+
+        return _Callback(call_back, number)
+
+    def export(self, thing: Any) -> list[Tree]:
+        if isinstance(thing, _Callback):
+            return ["referee", thing.number, "function", "function"]
+        return super().export(thing)
+
+    def keep_graph(self, heap: Heap) -> int:
+        number = next(self._count)
+        self._graphs[number] = heap
+        self._graphs.pop(number - GRAPHS_KEPT, None)
+        return number
+
+    def _gradients(self, graph: int, numbers: list[int], inputs: list[int], message: Tree) -> Tree:
+        try:
+            heap = self._graphs[graph]
+            outer = Receiver(Heap(), self.modules, self.import_).value(message)
+            pairs = [(heap.objects[n], each) for n, each in zip(numbers, outer, strict=True) if each is not None]
+            with torch.enable_grad():
+                found = torch.autograd.grad(
+                    [output for output, _ in pairs],
+                    [heap.objects[number] for number in inputs],
+                    [each for _, each in pairs],
+                    allow_unused=True,
+                    retain_graph=True,
+                )
+            return ["result", 0, Sender(Heap(), self.modules, self.export).message(list(found))]
+        except (Gone, OutOfTime):
+            raise
+        except BaseException as error:
+            return ["raised", self.told(error), [None, []]]
+
+    def told(self, error: BaseException) -> Tree:
+        try:
+            kinds, said, _ = super().told(error)
+        except BaseException:  # an exception that cannot be printed
+            kinds, said = ["Exception"], b""
+        return [kinds, said, self.explain(error)[:LONGEST_TEXT].encode("utf-8", "replace")]
+
+
+class _Callback:
+    """A function of a check, as the learner's code sees it."""
+
+    def __init__(self, call: Callable[..., Any], number: int) -> None:
+        self._call, self.number = call, number
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return self._call(*inputs, **options)
+
+
+class _Walker:
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = iterator
+
+    def next(self) -> tuple[bool, Any]:
+        for item in self._iterator:
+            return True, item
+        return False, None

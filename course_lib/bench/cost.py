@@ -146,6 +146,11 @@ def time_together(
     return [replace(cost, latency={batch: times[batch][cost.name] for batch in times} or None) for cost in costs]
 
 
+def runs_of(costs: Sequence[Cost], batch: int) -> set[str]:
+    """The runs of `latency` that timed these costs at a batch size; if there are several, the times do not compare."""
+    return {cost.latency[batch].run for cost in costs if cost.latency and batch in cost.latency}
+
+
 def _bits(network: nn.Module) -> tuple[int | None, int | None]:
     """Bits that a weight takes, and bits that would do for the values that the weights have.
 

@@ -9,7 +9,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from course_lib.bench.cost import Cost
+from course_lib.bench.cost import Cost, runs_of
 
 # The eight colours of Okabe & Ito 2008, "Color universal design", which people with any colour vision can tell apart;
 # greys for the techniques that change how a network runs rather than what it is.
@@ -72,6 +72,8 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 def plot_pareto(costs: Sequence[Cost], x: str = "bytes", y: str = "accuracy", batch: int = 1) -> Figure:
     """Draw costs as points with their Pareto front; the title says who is on the front.
 
+    Latencies compare only if they took turns in one run of `latency` (see `Latency.run`); others have no front.
+
     Args:
         costs: at least one of them must have both figures; those that have not are left out.
         x, y: "bytes", "zipped_bytes", "parameters", "nonzero", "macs", "latency", "peak_memory" or "accuracy".
@@ -87,12 +89,15 @@ def plot_pareto(costs: Sequence[Cost], x: str = "bytes", y: str = "accuracy", ba
     placed = [(cost, across, up) for cost, across, up in figures if across is not None and up is not None]
     if not placed:
         raise ValueError(f"costs must hold a cost with {x} and {y}, got none among {len(costs)}")
-    front = [placed[i] for i in pareto_front([(_as_cost(a, x), _as_quality(u, y)) for _, a, u in placed])]
+    apart = "latency" in (x, y) and len(runs_of([cost for cost, _, _ in placed], batch)) > 1
+    points = [] if apart else [(_as_cost(a, x), _as_quality(u, y)) for _, a, u in placed]
+    front = [placed[i] for i in pareto_front(points)]
 
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     plt.close(figure)  # the notebook shows the figure that is returned, and only that one
-    line = [a for _, a, _ in front], [u for _, _, u in front]
-    axes.plot(*line, color="0.6", linewidth=1, zorder=1, label="Pareto front")
+    if front:
+        line = [a for _, a, _ in front], [u for _, _, u in front]
+        axes.plot(*line, color="0.6", linewidth=1, zorder=1, label="Pareto front")
     for technique in dict.fromkeys([*TECHNIQUE_COLOURS, *(cost.technique for cost in costs)]):
         own = [(a, u) for cost, a, u in placed if cost.technique == technique]
         if own:
@@ -166,6 +171,8 @@ def _as_quality(value: float, axis: str) -> float:
 
 def _finding(front: list[Cost], total: int, x: str, y: str) -> str:
     pair = f"{_LABELS[x].short} and {_LABELS[y].short}"
+    if not front:
+        return "Not timed together: these latencies do not compare, and have no front"
     if total == 1:
         return f"{front[0].name}: {pair}"
     names = [cost.name for cost in front]

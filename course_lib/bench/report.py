@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from course_lib.bench.correct import standard_error
-from course_lib.bench.cost import Cost, measure
+from course_lib.bench.cost import Cost, measure, runs_of
 from course_lib.bench.honesty import honesty
 from course_lib.bench.interact import Prediction
 from course_lib.bench.timing import three_digits
@@ -62,12 +62,16 @@ class Report:
             return ""
         threads = sorted({time.threads for time in times})
         rounds = sorted({time.rounds for time in times})
+        engines = sorted({time.engine for time in times if time.engine})
         text = (
-            f"Latency: median (p90) of {_joined(rounds)} interleaved runs after warm-up, {_threads(threads)}, "
+            f"Latency: median (p90) of {_joined(rounds)} interleaved runs after warm-up"
+            f"{' in ' if engines else ''}{' / '.join(engines)}, {_threads(threads)}, "
             f"{platform.machine()}, {os.cpu_count()} cores"
         )
         loads = [time.load_average for time in times if time.load_average is not None]
-        return text + (f", load average {max(loads):.1f}." if loads else ".")
+        text += f", load average {max(loads):.1f}." if loads else "."
+        apart = any(len(runs_of(self.costs, batch)) > 1 for batch in {time.batch for time in times})
+        return text + (" Not all rows were timed together, so their times do not compare." if apart else "")
 
     def markdown(self) -> str:
         """The table, the prediction, the conditions and the warnings as Markdown."""

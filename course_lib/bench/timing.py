@@ -4,6 +4,7 @@ import gc
 import math
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ class Latency:
     """The time of one call in milliseconds, and the conditions under which it was measured.
 
     `load_average` is the number of processes that wanted to run during the last minute; None where the system does not
-    tell it.
+    tell it. `engine` is what computed: "PyTorch", "PyTorch (cuda)" or "ONNX Runtime". `run` names the call of
+    `latency` that measured it: only times of the same run took turns, and only they compare. Other neighbours leave
+    other data in the caches, and that alone can multiply the time of a small network.
     """
 
     median_ms: float
@@ -29,6 +32,8 @@ class Latency:
     threads: int
     batch: int
     load_average: float | None
+    engine: str = ""
+    run: str = ""
 
     def __str__(self) -> str:
         return f"{three_digits(self.median_ms)} ms (p90 {three_digits(self.p90_ms)})"
@@ -122,8 +127,12 @@ def latency(
         stack.enter_context(torch.inference_mode())
         times = interleaved_times(calls, rounds, warmup)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    shared: dict[str, Any] = {"rounds": rounds, "threads": threads, "batch": len(sample), "load_average": load}
+    shared["run"] = uuid.uuid4().hex
     return {
-        name: Latency(percentile(own, 0.5) * 1e3, percentile(own, 0.9) * 1e3, rounds, threads, len(sample), load)
+        name: Latency(
+            percentile(own, 0.5) * 1e3, percentile(own, 0.9) * 1e3, engine=_engine(candidates[name], sample), **shared
+        )
         for name, own in times.items()
     }
 
@@ -131,6 +140,13 @@ def latency(
 def is_session(candidate: object) -> bool:
     """Whether `candidate` is a session of ONNX Runtime, told by its methods: it need not be installed to ask."""
     return all(hasattr(candidate, method) for method in ("run", "get_inputs", "get_session_options"))
+
+
+def _engine(candidate: Any, sample: Tensor) -> str:
+    if is_session(candidate):
+        return "ONNX Runtime"
+    device = device_of(candidate) if isinstance(candidate, nn.Module) else sample.device
+    return "PyTorch" if device.type == "cpu" else f"PyTorch ({device.type})"
 
 
 def _call(name: str, candidate: Any, sample: Tensor, threads: int) -> Callable[[], object]:

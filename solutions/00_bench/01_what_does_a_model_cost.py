@@ -27,7 +27,8 @@ from course_lib.pruning.export import export_onnx, onnx_session
 # The course has two trained networks that look at pictures of clothes (Fashion-MNIST, 28 x 28 pixels, ten classes):
 # LeNet-300-100, three linear layers, and ResNet-20, twenty layers deep, nearly all of them 3 x 3 convolutions. They have
 # almost equally many **parameters**, the numbers that training sets. So their files are almost equally large.
-# **Predict** how much longer ResNet-20 takes for one picture. A wrong prediction costs nothing and teaches most.
+# **Predict** how many times as long ResNet-20 takes for one picture, both in PyTorch. A wrong prediction costs nothing and
+# teaches most.
 
 # %%
 slower = bench.predict("ResNet-20 takes how many times as long as LeNet-300-100?", unit="times")
@@ -43,8 +44,8 @@ costs = bench.time_together(costs, networks, picture)
 bench.Report(costs, slower.beside(costs[1].median_ms(1) / costs[0].median_ms(1)))
 
 # %% [markdown]
-# The same parameters, the same bytes, and nowhere near the same time. "How big is the model?" is no single question. And it
-# matters: a network too slow for a camera, too large for a phone or too hungry for a battery is not used, however accurate.
+# The same parameters, the same bytes, and nowhere near the same time. (How to time so that others believe it, you will write
+# yourself; then you can read the small print, too.) "How big is the model?" is no single question. And it matters: a network too slow for a camera, too large for a phone or too hungry for a battery is not used, however accurate.
 #
 # | where | what was needed | what was done |
 # |---|---|---|
@@ -114,7 +115,7 @@ for _ in range(4):
     wide, deep = (int(n) for n in torch.randint(1, 9, (2,), generator=generator))
     mixed = nn.Sequential(nn.Conv2d(wide, deep, 3, bias=False), nn.BatchNorm2d(deep), nn.Linear(deep, wide).half())
     by_hand = 4 * 9 * wide * deep + 4 * 4 * deep + 8 + 2 * (deep * wide + wide)
-    assert tensor_bytes(mixed) == by_hand, f"Wrong for a network of mixed dtypes with widths {wide} and {deep}: {by_hand} bytes were expected."
+    assert tensor_bytes(mixed) == by_hand, f"Wrong for a network of mixed dtypes with widths {wide} and {deep}: does each tensor count with its own dtype?"
     mixed.register_buffer("scales", torch.zeros(deep, dtype=torch.int8))
     assert tensor_bytes(mixed) == by_hand + deep, "A buffer of int8 takes one byte a number."
 twice = nn.ModuleList([nn.Embedding(7, 3), nn.Linear(3, 7)])
@@ -158,6 +159,7 @@ bench.Report(files, lenet_file.beside(files[0].bytes))
 # %% check="conv2d_cost" points=3
 assert len(conv2d_cost(1, 2, 3, 4, 4)) == 2, "Two numbers are asked for: parameters and MACs."
 parameters, macs = conv2d_cost(1, 2, 3, 4, 4)
+assert (parameters, macs) != (72, 20), "72 and 20 are right, and the other way round: which of the two comes first?"
 assert parameters == 20, f"18 weights and 2 biases are 20 parameters, not {parameters}: has each output channel one bias?"
 assert conv2d_cost(1, 2, 3, 4, 4, bias=False)[0] == 18, "Without a bias only the weights are left. Are they 2 x 1 x 3 x 3?"
 assert macs != 80, "80 would be the parameters at 4 positions. Is adding a bias a multiplication?"
@@ -189,7 +191,7 @@ for _ in range(8):
         outputs = layer(torch.zeros(1, groups * per_in, height, width)).numel()
         truth = sum(p.numel() for p in layer.parameters()), outputs * layer.weight[0].numel()
         got = conv2d_cost(groups * per_in, groups * per_out, kernel, height, width, stride, padding, groups, bias)
-        assert tuple(got) == truth, f"{layer} on {height} x {width} pixels has {truth} parameters and MACs, not {got}."
+        assert tuple(got) == truth, f"{layer} on {height} x {width} pixels has not {got} parameters and MACs: what do torch's layer and a drawing say?"
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -220,7 +222,8 @@ Markdown("\n".join(["| convolutions of | parameters | MACs |", "|---|---:|---:|"
 #
 # - **warm up**: the first calls load code and fill caches, so they do not count;
 # - **interleave**: A B, B A, A B, B A … and whatever disturbs the machine meets both;
-# - **median** for the typical call, **90th percentile** (p90) for the slow ones: a mean mixes the two up;
+# - **median** for the typical call, **90th percentile** (p90, which nine of ten calls do not exceed) for the slow ones: a mean
+#   mixes the two up;
 # - **say** which device, how many threads, which batch size, how busy the machine was.
 #
 # By hand: a machine slows down steadily, each call takes 0.01 s longer than the one before. A and B are in truth equally fast.
@@ -245,7 +248,9 @@ def worker(name, seconds):
     return call
 
 times = interleaved_times({"a": worker("a", 1.0), "b": worker("b", 2.0)}, rounds=3, warmup=1, clock=lambda: now[0])
+assert isinstance(times, dict), f"The times of each candidate are wanted under its name, in a dict. Why does your function return {times!r}?"
 assert list(times) == ["a", "b"], f"There should be one list for each candidate, a and b, in this order. Why {list(times)}?"
+assert isinstance(times["a"], list), f"For a there is {times['a']!r}: where is the list with one time for each round?"
 assert len(times["a"]) == 3, f"3 rounds give 3 times each, not {len(times['a'])}: do the warm-up calls count?"
 assert calls.count("a") == 4, f"a was called {calls.count('a')} times: is that one warm-up call and three timed ones?"
 assert times["a"] == [1.0] * 3, f"a takes 1 second on this clock. Why {times['a']}? Is it the clock that was given, and are these seconds?"
@@ -279,7 +284,7 @@ for count, rounds, warmup in [(2, 4, 0), (3, 3, 2), (1, 5, 1), (4, 2, 1)]:
     for number in range(rounds):
         plan += list(range(count))[:: 1 if number % 2 == 0 else -1]
     assert sorted(order[:warm]) == sorted(plan[:warm]), "Before the rounds each candidate is called `warmup` times."
-    assert order[warm:] == plan[warm:], f"With {count} candidates the timed calls went {order[warm:]} instead of {plan[warm:]}."
+    assert order[warm:] == plan[warm:], f"With {count} candidates the timed calls went {order[warm:]}: does every other round go backwards?"
     for number in range(count):
         expected = [base[number] + drift * place for place in range(warm, len(plan)) if plan[place] == number]
         assert all(abs(a - b) < 1e-9 for a, b in zip(got[f"candidate {number}"], expected, strict=True)), "A time went to the wrong candidate or round."
@@ -310,6 +315,7 @@ bench.Report.compare(*timed, faster.beside(timed[0].median_ms(1) / timed[1].medi
 # Do the saved MACs all become saved milliseconds? Three costs are unknown to a MAC count: starting an operation (the thin network
 # runs more than twice as many, one after the other), moving its data, and vector units (which compute with 8 or 16 numbers at once)
 # that stay half empty. At batch 64 a start serves 64 pictures: where the thin network is behind even there, blame the other two.
+# (The last column, **peak memory**, is the most bytes that the outputs of layers take at one moment. That saving is real.)
 #
 # ## The roofline: what could be possible?
 #
@@ -333,9 +339,10 @@ assert isinstance(result, tuple) and len(result) == 2, "Two things are asked for
 seconds, bottleneck = result
 assert abs(seconds - 220e-6) > 1e-9, "220 microseconds is the sum. Does the machine have to stop computing while it moves bytes?"
 assert abs(seconds - 20e-6) > 1e-9, "20 microseconds is the time to compute. Can the result be there before the bytes are?"
-assert abs(seconds - 200e-6) < 1e-9, f"The table above says 200 microseconds, and this is {1e6 * seconds:.4g}: are the flops given as flops, or as MACs?"
+assert abs(seconds - 200e-6) < 1e-9, f"The table above says 200 microseconds, that is 0.0002 seconds, and yours is {seconds:.4g}: which number is divided by which?"
 assert bottleneck == "memory", f"Moving takes ten times as long as computing here. Why is the bottleneck {bottleneck!r}?"
 seconds, bottleneck = roofline_seconds(128e6, 4e6, 100e9, 20e9)
+assert abs(seconds - 2560e-6) > 1e-9, "2560 microseconds is twice too long. Are the flops given as flops, or as MACs?"
 assert abs(seconds - 1280e-6) < 1e-9 and bottleneck == "compute", "With 64 pictures the same weights are used 64 times. What decides now?"
 assert roofline_seconds(5.0, 1.0, 5.0, 1.0) == (1.0, "compute"), "What does the docstring say where both take equally long?"
 for peak, bandwidth in ((0.0, 1.0), (1.0, 0.0), (-1.0, 1.0), (1.0, -1.0)):
@@ -352,7 +359,7 @@ generator = torch.Generator().manual_seed(seed)
 for flops, moved, peak, bandwidth in (10 ** (3 * torch.rand(20, 4, generator=generator, dtype=torch.float64) + 1)).tolist():
     seconds, bottleneck = roofline_seconds(flops, moved, peak, bandwidth)
     attainable = min(peak, flops / moved * bandwidth)  # the picture of the roofline: flops per second by intensity
-    assert abs(seconds * attainable / flops - 1) < 1e-9, f"{flops:.4g} flops and {moved:.4g} bytes take {flops / attainable:.6g} s at least, not {seconds:.6g}."
+    assert abs(seconds * attainable / flops - 1) < 1e-9, f"{flops:.4g} flops and {moved:.4g} bytes on {peak:.4g} flop/s and {bandwidth:.4g} bytes/s take not {seconds:.6g} s: which of the two takes longer?"
     assert bottleneck == ("compute" if flops / moved >= peak / bandwidth else "memory"), "The bottleneck has the wrong name."
 ### END HIDDEN TESTS
 
@@ -386,30 +393,31 @@ for batch, rounds in ((1, 15), (64, 5)):
         flops, moved = 2 * bench.macs(networks[name], several), tensor_bytes(networks[name]) + 4 * activations
         points.setdefault(name, []).append((flops / moved, flops / time_of.median_ms / 1e6))
 
-figure, axes = plt.subplots(figsize=(8.5, 3.8), layout="constrained")
+figure, axes = plt.subplots(figsize=(8.5, 3.8), layout="constrained")  # dense networks are black, here as everywhere
 intensities = [10 ** (power / 20) for power in range(-14, 45)]
 roof = [intensity / roofline_seconds(intensity, 1, peak_flops, bandwidth)[0] / 1e9 for intensity in intensities]
-axes.plot(intensities, roof, color="black", label="roof (your function)")
-for (name, ends), colour in zip(points.items(), ("#0072B2", "#56B4E9", "#D55E00", "#009E73")):
-    axes.plot(*zip(*ends), color=colour, marker="o", markevery=[0], label=name)
-    axes.plot(*ends[1], color=colour, marker="s")
+axes.plot(intensities, roof, color="0.7", linewidth=4, label="roof (your function)")
+for (name, ends), line in zip(points.items(), ("-", "--", ":", "-.")):
+    axes.plot(*zip(*ends), line, color="black", marker="o", markevery=[0], label=name)
+    axes.plot(*ends[1], "ks")
 axes.set(xscale="log", yscale="log", xlabel="arithmetic intensity (FLOPs per byte moved)", ylabel="speed (GFLOP/s), PyTorch, 1 thread")
 (_, alone), (_, together) = points["lenet-300-100"]
 axes.set_title(f"LeNet-300-100: {alone:.0f} GFLOP/s at batch 1 (circle), {together:.0f} at batch 64 (square)", fontsize=10)
-figure.legend(fontsize=8, loc="outside right center")
+figure.legend(fontsize=8, loc="outside right center", handlelength=4)
 plt.show()
 
 # %% [markdown]
 # LeNet-300-100 reads its weights once and uses them 64 times, so its intensity rises, away from the slope of memory. The ResNets start
 # far to the right: they use each weight at many positions. LeNet-5 starts on the left although it has convolutions: most of its
 # bytes belong to one linear layer. A point below the roof pays for what the bound leaves out, such as starting operations. A LeNet
-# at batch 1 may lie above the slope: its weights fit into the cache, which is faster than memory.
+# at batch 1 may lie above the slope: its weights fit into the cache, which is faster than memory. If any other point lies above the roof,
+# your machine was busy while you measured the roof: run the two cells again.
 #
 # ## Energy: an estimate
 #
-# A battery pays for MACs and for reads from main memory (DRAM). `bench.ENERGY_PJ` holds picojoules from Horowitz 2014 (45 nm chips). So
-# the next table is an *estimate* for comparing networks, never a measurement. It assumes that every weight is fetched from DRAM
-# once for each picture. **Before you run it:** whose battery pays mostly for memory?
+# A battery pays for MACs and for reads from main memory (DRAM). `bench.ENERGY_PJ` holds picojoules from Horowitz 2014 (45 nm chips;
+# newer ones need less). So the next table is an *estimate* for comparing networks, never a measurement. It assumes that every weight
+# is fetched from DRAM once for each picture. **Before you run it:** whose battery pays mostly for memory?
 
 # %%
 table = "| network, microjoules for one picture | MACs in float32 | weights from DRAM | share of DRAM |\n|---|---:|---:|---:|\n"
@@ -459,7 +467,7 @@ for count in (2, 5, 12, 40):
     assert points == before, "The function changed the points that it was given."
     for place, (cost, quality) in enumerate(points):
         beaten = any(c <= cost and q >= quality and (c, q) != (cost, quality) for c, q in points)
-        assert (place in front) != beaten, f"Point {place} of {points} is {'dominated' if beaten else 'not dominated'}."
+        assert (place in front) != beaten, f"Of {points} the front is not {front}: is each point held against every other one?"
     assert len(set(front)) == len(front), "A position appears twice."
     assert front == sorted(front, key=lambda i: (points[i][0], i)), "The front is not in order of cost, with equal points as they came."
 ### END HIDDEN TESTS
@@ -473,7 +481,7 @@ bench.Report(dense)
 for axis, cost_of in (("bytes", lambda cost: cost.bytes), ("latency", lambda cost: cost.median_ms(1))):
     front = pareto_front([(cost_of(cost), cost.accuracy) for cost in dense])
     print(f"Your front by {axis}: {', '.join(dense[place].name for place in front)}")
-bench.plot_pareto(dense, x="bytes")
+bench.plot_pareto(dense, x="latency")
 
 # %% [markdown]
 # A network that looks silly by bytes may be a good choice by milliseconds. There is no front without an axis.
@@ -488,12 +496,13 @@ pruned = copy.deepcopy(networks["lenet-300-100"])
 for layer in (pruned.fc1, pruned.fc2, pruned.fc3):
     prune.remove(prune.l1_unstructured(layer, "weight", amount=0.5), "weight")  # make it permanent: zeros in place of a mask
 change, error = bench.class_changes(networks["lenet-300-100"], pruned, test)
-worst, average = int(change.argmin()), change.mean()
+worst, average, of_average = int(change.argmin()), change.mean(), error.square().sum().sqrt() / len(error)
 figure, axes = plt.subplots(figsize=(9, 3.4), layout="constrained")
-axes.errorbar(data.CLASSES, change, yerr=2 * error, fmt="o", capsize=3, color="#0072B2")
+axes.errorbar(data.CLASSES, change, yerr=2 * error, fmt="s", capsize=3, color=bench.TECHNIQUE_COLOURS["pruning"])
 axes.axhline(average, color="black", linestyle="--")
 axes.set(ylabel="change of accuracy (points)", xlabel="class, 1,000 test images each")
-axes.set_title(f"Average (dashed): {average:+.1f} points. The {data.CLASSES[worst]}: {change[worst]:+.1f} ± {2 * error[worst]:.1f}", fontsize=10)
+finding = f"Average (dashed): {average:+.1f} ± {2 * of_average:.1f} points. Class {data.CLASSES[worst]}: {change[worst]:+.1f} ± {2 * error[worst]:.1f}"
+axes.set_title(finding, fontsize=10)
 plt.show()
 
 # %% [markdown]
@@ -502,13 +511,19 @@ plt.show()
 # as *pedestrian at night*, or as *patients with a rare disease*. Hooker et al. 2020 found that compression keeps the average and
 # gives up rare and atypical examples, which amplifies a network's bias. Whoever ships a compressed network looks at groups.
 #
-# An accuracy $p$ on $n$ test images has a standard error of $\sqrt{p(1-p)/n}$. The course's **honesty meter** warns when two
-# accuracies differ by less than two standard errors of their difference, and when a saving is none:
+# An accuracy $p$ on $n$ test images has a standard error of $\sqrt{p(1-p)/n}$, and the difference of two such accuracies one that is
+# about $\sqrt 2$ times as large. The course's **honesty meter** warns when two accuracies differ by less than two of the latter, and when
+# a saving is none:
 
 # %%
-bench.Report.compare(dense[0], bench.measure("half pruned", pruned, technique="pruning", test=test, note="not retrained"))
+before = bench.measure("lenet-300-100", networks["lenet-300-100"], test=test)
+bench.Report.compare(before, bench.measure("half pruned", pruned, technique="pruning", test=test, note="not retrained"))
 
 # %% [markdown]
+# The meter sees two averages and has to be careful: they might come from different images. Yours come from the same ones, and most
+# images are right, or wrong, in both networks, so they cannot scatter. That is why the ± of the average above your picture is smaller than
+# the meter's. Compare image by image (a **paired comparison**) wherever you can.
+#
 # A last trap is **portability**. A figure belongs to a machine, an engine and a batch size; a format that a GPU multiplies quickly may
 # not exist on a phone. All times above are those of a CPU. If you have a GPU: do ResNet-8 and the thin ResNet-20 rank as before?
 
@@ -541,19 +556,21 @@ else:
 # - Parameters, bytes, MACs, milliseconds and energy are five different questions, and they rank networks differently.
 # - Predict, then measure: warm up, interleave, median and p90, conditions stated, beside the strongest baseline.
 # - Choose on a Pareto front, with the error of the measurement in mind, and look at groups beside the average.
-# - The next cell writes the four dense networks into the course's **Pareto table**. Every chapter adds what it made.
+# - The next cell writes the four dense networks into the course's **Pareto table**. Every chapter adds what it made. Bytes compare from one
+#   lesson to another; times compare only if they took turns, so no lesson sets its own beside those of another day.
 
 # %%
 for cost in dense:
     bench.record(cost)
-bench.plot_pareto(bench.recorded(), x="latency")
+bench.plot_pareto(bench.recorded(), x="bytes")
 
 # %% [markdown]
 # ### Words of this lesson
 #
 # **Parameter**: a number that training sets. **MAC**: one multiplication and the addition of its product. **Latency**: the time from input
 # to output. **Arithmetic intensity**: FLOPs per byte moved. **Roofline**: the bound that peak speed and bandwidth put on a computation.
-# **Pareto front**: the networks that no other one dominates in cost and quality.
+# **Pareto front**: the networks that no other one dominates in cost and quality. **Standard error**: how far a mean scatters by chance.
+# **Paired comparison**: two networks, image by image, on the same images.
 #
 # ### Sources
 #

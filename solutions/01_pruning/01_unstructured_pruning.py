@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from IPython.display import Markdown
 from matplotlib import pyplot as plt
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -93,6 +94,7 @@ assert keep.shape == weight.shape, f"The mask has shape {tuple(keep.shape)}: doe
 assert keep.dtype == torch.bool, f"The mask has dtype {keep.dtype}: could each entry be a plain yes or no?"
 kept = int(magnitude_mask(weight, 1 / 3).sum())
 assert kept == 4, f"{kept} of 6 weights are kept at sparsity 1/3: is sparsity the fraction removed, or the fraction kept?"
+assert keep.tolist() != [[True, False, True], [False, False, True]], "`argsort` tells which weight is the smallest, the second smallest, …, not at which rank each weight stands. Which of the two did you compare with the count?"
 assert keep[1, 0], "-1.3 has the largest magnitude, and it is gone: did the sign take part in the comparison, or do the largest go first?"
 assert keep.tolist() == [[True, False, True], [True, False, False]], "The count is right, the choice is not: compare with the table above."
 assert magnitude_mask(weight, 0.0).all() and not magnitude_mask(weight, 1.0).any(), "What should happen at sparsity 0, and at 1?"
@@ -145,11 +147,16 @@ def accuracy_with(masks, network=dense):
     return bench.accuracy(network, test)
 
 
-def plot_curves(curves, sparsities, title, ylabel="test accuracy (%)"):
+BAR = "magnitude, one bar for all"
+STYLES = {"magnitude, layer by layer": ("#E69F00", "o-"), "random": ("0.5", "x:"), "neurons": ("#0072B2", "^-."), BAR: ("#D55E00", "s--")}
+
+
+def plot_curves(curves, title, ylabel="test accuracy (%)", styles=STYLES):
+    """One line for each name: its points are (fraction of the weights removed, accuracy)."""
     _, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
-    styles = (("#E69F00", "o-"), ("0.5", "x:"), ("#D55E00", "s--"), ("#0072B2", "^-."))
-    for (name, curve), (colour, style) in zip(curves.items(), styles, strict=False):
-        axes.plot([100 * s for s in sparsities], curve, style, color=colour, label=name)
+    for name, curve in curves.items():
+        colour, style = styles[name]
+        axes.plot([100 * removed for removed, _ in curve], [percent for _, percent in curve], style, color=colour, label=name)
     axes.set(xlabel="weights removed (%)", ylabel=ylabel)
     axes.set_title(title, fontsize=10)
     axes.legend()
@@ -159,13 +166,34 @@ def plot_curves(curves, sparsities, title, ylabel="test accuracy (%)"):
 ways, curves = {"magnitude, layer by layer": magnitude_mask, "random": pruning.random_mask}, {}
 for way, choose in ways.items():
     torch.manual_seed(0)
-    curves[way] = [accuracy_with({name: choose(weight, s) for name, weight in weights.items()}) for s in sparsities]
-reach = {way: max(s for s, percent in zip(sparsities, curve, strict=True) if percent >= 80) for way, curve in curves.items()}
+    curves[way] = [(s, accuracy_with({name: choose(weight, s) for name, weight in weights.items()})) for s in sparsities]
+reach = {way: max(s for s, percent in curve if percent >= 80) for way, curve in curves.items()}
 reached = ", ".join(f"{100 * s:.0f} % ({way})" for way, s in reach.items())
-plot_curves(curves, sparsities, f"80 % accuracy without any retraining, up to: {reached}")
+plot_curves(curves, f"80 % accuracy without any retraining, up to: {reached}")
 
 # %% [markdown]
-# Magnitude is a cheap guess, and far better than chance.
+# Magnitude is a cheap guess, and far better than chance. But it leaves a matrix full of holes. Whoever takes whole **neurons** leaves none: a neuron is a
+# row of its layer's matrix $W$ and a column of the next one; without the two, both matrices are smaller and still dense, and so is the file. Let
+# the length $\lVert W_i \rVert$ of its row say what neuron $i$ is worth. **Predict:** is that curve nearer to single weights, or to chance?
+
+# %%
+def without_neurons(share):
+    """The network without this share of the neurons of fc1 and of fc2, those with the shortest rows. The ten outputs stay."""
+    smaller = copy.deepcopy(dense)
+    smaller.fc1, smaller.fc2 = pruning.remove_neurons(smaller.fc1, smaller.fc2, pruning.neuron_mask(smaller.fc1.weight, share))
+    smaller.fc2, smaller.fc3 = pruning.remove_neurons(smaller.fc2, smaller.fc3, pruning.neuron_mask(smaller.fc2.weight, share))
+    return smaller
+
+
+narrow = {share: without_neurons(share) for share in (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)}
+gone = {share: 1 - bench.parameters(network) / bench.parameters(dense) for share, network in narrow.items()}
+curves["neurons"] = [(gone[share], bench.accuracy(network, test)) for share, network in narrow.items()]
+half, file = dict(curves["neurons"])[gone[0.5]], 1 - bench.saved_bytes(narrow[0.5])[0] / bench.saved_bytes(dense)[0]
+plot_curves(curves, f"Half of the neurons are {100 * gone[0.5]:.0f} % of the weights: accuracy {half:.1f} %, and the file is {100 * file:.0f} % smaller")
+
+# %% [markdown]
+# In between: a short row may hold one weight that matters. That is the trade of this chapter. Single weights can be chosen best, and save nothing by
+# themselves; whole neurons save at once, and cost more accuracy. This lesson and the next one follow the single weights, lesson 3 the other side.
 #
 # ## Not every layer bears the same
 #
@@ -179,9 +207,10 @@ scanned = [0, 0.5, 0.8, 0.9, 0.95, 0.98]
 scan = pruning.sensitivity_scan(lenet5, scanned, lambda network: bench.accuracy(network, some))
 lost = {name: accuracies[0] - accuracies[scanned.index(0.9)] for name, accuracies in scan.items()}
 worst, best = max(lost, key=lost.get), min(lost, key=lost.get)
-named = {f"{name} ({lenet5.get_parameter(name).numel():,} weights)": accuracies for name, accuracies in scan.items()}
+named = {f"{name} ({lenet5.get_parameter(name).numel():,} weights)": list(zip(scanned, scan[name], strict=True)) for name in scan}
+shades = (("#F0C060", "o-"), ("#E69F00", "^-"), ("#A06000", "s-"), ("#4A2C00", "D-"))  # the deeper the layer, the darker
 title = f"90 % of {worst} gone costs {lost[worst]:.1f} points, 90 % of {best} costs {lost[best]:.1f}"
-plot_curves(named, scanned, title, "accuracy on 1,000 training images (%)")
+plot_curves(named, title, "accuracy on 1,000 training images (%)", dict(zip(named, shades, strict=True)))
 
 # %% [markdown]
 # ## One bar for all layers
@@ -213,7 +242,7 @@ assert left != {"a": 1, "b": 2}, "Of a only one weight is left, of b two: did th
 kept = sum(int(keep.sum()) for keep in global_masks({"p": torch.arange(1.0, 9)}, 0.25).values())
 assert kept == 6, f"{kept} of 8 weights are left at sparsity 0.25: is sparsity the fraction removed, or the fraction kept?"
 assert left == {"a": 2, "b": 1}, f"The layers keep {left}: is there one bar for all of them, or one for each?"
-assert masks["a"].tolist() == [[True, False, True]] and masks["b"].tolist() == [False, True, False], "Compare with the table above: did the sign take part?"
+assert masks["a"].tolist() == [[True, False, True]] and masks["b"].tolist() == [False, True, False], "Compare with the table above: did the sign take part, or was the order of `argsort` taken for ranks?"
 scaled = global_masks({"large": torch.ones(4), "small": torch.full((4,), 0.01)}, 0.5)
 assert not scaled["small"].any() and scaled["large"].all(), "Four weights of 1 and four of 0.01, half of them to go: were the layers brought to one scale first? Should they be?"
 equal = global_masks({"first": torch.ones(3), "second": torch.ones(3)}, 0.5)
@@ -248,12 +277,12 @@ assert isinstance(said, ValueError), "A weight that is NaN has no place in an or
 ### END HIDDEN TESTS
 
 # %%
-curves["magnitude, one bar for all"] = [accuracy_with(global_masks(weights, s)) for s in sparsities]
+curves[BAR] = [(s, accuracy_with(global_masks(weights, s))) for s in sparsities]
 given = {name.removesuffix(".weight"): 1 - float(keep.float().mean()) for name, keep in global_masks(weights, 0.9).items()}
-layer_by_layer, _, one_bar = (curve[sparsities.index(0.9)] for curve in curves.values())
+layer_by_layer, one_bar = (dict(curves[way])[0.9] for way in ("magnitude, layer by layer", BAR))
 taken = ", ".join(f"{100 * share:.0f} % of {name}" for name, share in given.items())
 title = f"At 90 %: one bar for all {one_bar:.1f} %, layer by layer {layer_by_layer:.1f} %.\nThe bar takes {taken}"
-plot_curves(curves, sparsities, title)
+plot_curves(curves, title)
 
 # %% [markdown]
 # ## The optimizer remembers
@@ -300,8 +329,11 @@ print(f"Thirty steps after it was pruned the weight is {weight.item():.2f}.")
 weight, velocity, gradient = torch.tensor([1.0, 0, 0]), torch.tensor([2.0, 2, 0]), torch.tensor([3.0, 0, 3])
 keep = torch.tensor([True, False, False])
 arguments = [tensor.clone() for tensor in (weight, gradient, velocity, keep)]
-new_weight, new_velocity = masked_step(*arguments, learning_rate=0.1, momentum=0.5)
+result = masked_step(*arguments, learning_rate=0.1, momentum=0.5)
+assert isinstance(result, tuple | list) and len(result) == 2, "Two tensors are asked for, the new weight and the new velocity. What does yours return?"
+new_weight, new_velocity = result
 assert new_weight.shape == new_velocity.shape == (3,), "Two tensors of the weight's shape are returned, first the weight: are they?"
+assert abs(new_weight[0] - 4) > 1e-6, "The first of the two is 4, the new velocity of the table. Which one comes first?"
 assert abs(new_velocity[0] - 4) < 1e-6, f"The kept velocity is {new_velocity[0]:g}: half of 2 lives on, and the gradient 3 comes in whole, doesn't it?"
 assert abs(new_weight[0] - 0.6) < 1e-6, f"The kept weight is {new_weight[0]:g}: does it move by the new velocity, and against it?"
 assert new_weight[1] == 0, "The second weight has no gradient and moves nevertheless: what remembers the time before the pruning?"
@@ -339,7 +371,8 @@ assert abs(float(default) + 0.9) < 1e-6, "The default momentum should be 0.9."
 #
 # - **one shot**: prune once, then retrain;
 # - *L1 first*: before pruning, train with $\lambda \sum |w|$ (an **L1 penalty**) added to the loss. It pulls every weight towards zero with the same
-#   strength, where weight decay pulls a small weight only a little; so what is not needed shrinks to almost nothing, and what is needed stays large;
+#   strength, where weight decay pulls a small weight only a little; so what is not needed shrinks to almost nothing, and what is needed stays large
+#   (a large $\lambda$ hurts the dense network: choose it on training images that you keep out of the training);
 # - **iterative**: prune some, retrain, prune some more, …; each round removes the same fraction of what is left;
 # - **gradual** ([Zhu & Gupta 2017](https://arxiv.org/abs/1710.01878)): prune a little every few steps *during* training, along a curve. At step $t$
 #   between $t_0$ and $t_1$ the sparsity, from $s_i$ (initial) to $s_f$ (final), should be
@@ -375,7 +408,7 @@ for _ in range(20):
     left = (begin + length - step) / length
     expected = initial * left**3 + final * (1 - left**3)
     found = cubic_sparsity(step, begin, begin + length, final, initial)
-    assert abs(found - expected) < 1e-6, f"Step {step} of {begin} to {begin + length}, from {initial:.3f} to {final:.3f}: {found:.4f} instead of {expected:.4f}."
+    assert abs(found - expected) < 1e-6, f"Step {step} of {begin} to {begin + length}, from {initial:.3f} to {final:.3f}, is not {found:.4f}: what is left of the way, cubed?"
 for bad in [(0, 5, 5, 0.5), (0, 5, 4, 0.5), (0, 0, 5, 1.5), (0, 0, 5, 0.5, -0.1)]:
     said = None
     try:
@@ -417,7 +450,8 @@ axes.set_title(f"Best: {winner}. The four differ by {spread:.1f} points, two sta
 plt.show()
 
 # %% [markdown]
-# Retraining wins back most of what 98 % took. (Compare the grey bars: what did L1 do before any mask was made?) But with a budget this small, the clever
+# Retraining wins back most of what 98 % took. Compare the grey bars: what did L1 do before any mask was made, and what is left of its lead after healing?
+# (Han et al. 2015 found L1 better before retraining, and L2, which is weight decay, better after it.) With a budget this small, the clever
 # recipes need not win: each pass that one of them spends on the way is a pass that the final network does not get. Equal budgets, and a dense network
 # that was trained as long, are the minimum for any comparison.
 #
@@ -507,12 +541,13 @@ rescaled = copy.deepcopy(dense)
 rescaled.fc1.weight.data *= 10
 rescaled.fc1.bias.data *= 10
 rescaled.fc2.weight.data /= 10
+table = ["| 80 % removed | not pruned | layer by layer | one bar for all | weights that the bar leaves in fc2 |", "|---|---:|---:|---:|---:|"]
 for how, network in (("as trained", dense), ("rescaled", rescaled)):
     own = {name: weight.detach() for name, weight in pruning.prunable_weights(network).items()}
     alike, masks = {layer: magnitude_mask(weight, 0.8) for layer, weight in own.items()}, global_masks(own, 0.8)
-    percent = [accuracy_with(chosen, network) for chosen in ({}, alike, masks)]
-    print("{:>10}: dense {:.1f} %, 80 % layer by layer {:.1f} %, 80 % with one bar for all {:.1f} %".format(how, *percent))
-print(f"Of the rescaled fc2 the bar leaves {int(masks['fc2.weight'].sum()):,} of {masks['fc2.weight'].numel():,} weights.")
+    percent = " | ".join(f"{accuracy_with(chosen, network):.1f} %" for chosen in ({}, alike, masks))
+    table.append(f"| {how} | {percent} | {int(masks['fc2.weight'].sum()):,} of {masks['fc2.weight'].numel():,} |")
+Markdown("\n".join(table))
 
 # %% [markdown]
 # The bar takes `fc2`, and with it everything that the network knew. Magnitude says how large a weight is, not what it does. A global bar

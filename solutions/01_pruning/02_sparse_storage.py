@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from IPython.display import Markdown, display
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
 
@@ -44,8 +45,8 @@ sizes = {name: bench.file_bytes(folder / f"{name}.pt") for name in ("dense", "sp
 images = test.images[:64].flatten(1)
 products = {"dense": lambda x: half @ x.t(), "sparse": lambda x: half_sparse @ x.t()}
 times = bench.latency(products, images)
-for name in products:
-    print(f"{name:>6}: {sizes[name]:>9,} bytes, {times[name]} for 64 pictures on one thread")
+rows = [f"| {name} | {sizes[name]:,} | {times[name]} |" for name in products]
+display(Markdown("\n".join(["| fc1, half of it zeros | bytes of the file | product with 64 pictures, one thread |", "|---|---:|---:|", *rows])))
 size_guess.beside(sizes["sparse"] / sizes["dense"])
 
 # %% [markdown]
@@ -104,7 +105,7 @@ for shape, density in [((8,), 0.5), ((1,), 1.0), ((3, 5), 0.4), ((2, 3, 3, 3), 0
     bits, values = bitmask_encode(weight)
     number = sum(2**place for place, value in enumerate(weight.flatten().tolist()) if value != 0)
     expected = list(number.to_bytes(-(-weight.numel() // 8), "little"))
-    assert bits.dtype == torch.uint8 and bits.tolist() == expected, f"The bits of a tensor of shape {shape} are {bits.tolist()[:8]}…, expected {expected[:8]}…"
+    assert bits.dtype == torch.uint8 and bits.tolist() == expected, f"The bits of a tensor of shape {shape} should not be {bits.tolist()[:8]}…: in which order, and what fills the last byte?"
     assert values.tolist() == [value for value in weight.flatten().tolist() if value != 0], f"Wrong values for shape {shape}."
     assert torch.equal(weight, before), "The function changed the weights that it was given."
 ### END HIDDEN TESTS
@@ -130,8 +131,9 @@ for shape, density in [((8,), 0.5), ((1,), 1.0), ((3, 5), 0.4), ((2, 3, 3, 3), 0
 # %% check="csr_encode" points=4
 values, columns, row_starts = csr_encode(torch.tensor([[0.0, 5, 0, 7], [0, 0, 0, 0], [9, 0, 0, 0]]))
 assert values.tolist() == [5, 7, 9], f"values are {values.tolist()}: what is there, row by row, from left to right?"
-assert columns.tolist() == [1, 3, 0], f"columns are {columns.tolist()}: do you count columns from 0, within the row and not within the matrix?"
-assert len(row_starts) == 4, f"Three rows have {len(row_starts)} row starts: how do you tell where the last row ends?"
+assert columns.tolist() == [1, 3, 0], f"columns are {columns.tolist()}: is it the column of each entry, not the row, counted from 0 and anew in each row?"
+assert len(row_starts) == 4, f"Three rows have {len(row_starts)} row starts: does an empty row have one, too, and how do you tell where the last row ends?"
+assert len(csr_encode(torch.tensor([[1.0, 0], [0, 0]]))[2]) == 3, "The last of two rows is empty. Does it have a start, and the list an end?"
 assert row_starts[2] == 2, "The second row is empty: does it have a start, too? It starts and ends at 2."
 assert row_starts.tolist() == [0, 2, 2, 3], f"row_starts are {row_starts.tolist()}: how many entries stand before each row?"
 assert columns.dtype == row_starts.dtype == torch.int64, f"Columns are {columns.dtype}, row starts {row_starts.dtype}: places are whole numbers, here int64."
@@ -179,6 +181,8 @@ assert csr_break_even(2, 4) == 3, f"2 x 4 breaks even at {csr_break_even(2, 4)} 
 assert csr_break_even(1, 9) == 3, f"1 x 9 should need 3 zeros (6 · 5 + 2 = 32 < 36) and gets {csr_break_even(1, 9)}: are the row starts in it?"
 assert csr_break_even(1, 3) == 2, f"1 x 3 should need 2 zeros and gets {csr_break_even(1, 3)}: with one zero both take 12 bytes (2 · 5 + 2). Is equal smaller?"
 assert csr_break_even(2, 4, value_bytes=1) == 6, f"In int8 dense takes 8 bytes, and CSR with 6 zeros 2 · 2 + 3 = 7. You get {csr_break_even(2, 4, value_bytes=1)}: does an index shrink with the value?"
+wide = csr_break_even(2, 256, value_bytes=1)
+assert wide == 258, f"2 x 256 in int8 should need 258 zeros (254 · 2 + 3 = 511 < 512) and gets {wide}: which columns fit into one byte, and does the width of a row start follow the entries that are left?"
 assert csr_break_even(1, 1, value_bytes=1) is None, "One weight of one byte: CSR takes 2 bytes for its row starts alone. From how many zeros on is it smaller?"
 ### BEGIN HIDDEN TESTS
 generator = torch.Generator().manual_seed(seed)
@@ -198,7 +202,7 @@ for rows, columns in [*shapes, (2, 256), (2, 257), (40, 256), (40, 257), (300, 7
         smaller = [bytes_by_counting(rows, columns, zeros, value_bytes) < entries * value_bytes for zeros in (range(entries + 1) if entries < 2000 else [])]
         if smaller:
             expected = smaller.index(True) if True in smaller else None
-            assert found == expected, f"{rows} x {columns} with values of {value_bytes} bytes: {found} instead of {expected}."
+            assert found == expected, f"{rows} x {columns} with values of {value_bytes} bytes does not break even at {found} zeros: which sizes have columns and row starts there?"
         else:  # large: look at both sides of the border
             assert found is not None and bytes_by_counting(rows, columns, found, value_bytes) < entries * value_bytes <= bytes_by_counting(rows, columns, found - 1, value_bytes), (
                 f"{rows} x {columns} with values of {value_bytes} bytes: {found} is not the first number of zeros at which CSR is smaller."
@@ -236,7 +240,7 @@ for sparsity in shown:
 
 # %%
 styles = {"dense": ("black", "o"), "zipped dense": ("0.5", "x"), "CSR": ("#0072B2", "s"), "bitmask": ("#E69F00", "^")}
-figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
+figure, axes = plt.subplots(figsize=(8.5, 3.8), layout="constrained")
 percent = [100 * sparsity for sparsity in shown]
 for name, (colour, marker) in styles.items():
     axes.scatter(percent, [size / 1000 for size in files[name]], color=colour, marker=marker, label=f"{name} (file)")
@@ -244,10 +248,12 @@ for name, (colour, marker) in styles.items():
         axes.plot(percent, [size / 1000 for size in lines[name]], color=colour, linewidth=1)
 border = csr_break_even(*fc1.shape) / fc1.numel()
 axes.axvline(100 * border, color="#0072B2", linestyle=":", label="your break-even of CSR for fc1")
-axes.set(xlabel="sparsity (%)", ylabel="size of the file (kB)", ylim=(0, 1750))
+axes.set(xlabel="sparsity (%)", ylabel="size of the file (kB, log scale)", yscale="log")
+axes.set_yticks([20, 50, 100, 200, 500, 1000], ["20", "50", "100", "200", "500", "1000"])
+axes.minorticks_off()
 at_90 = {name: files["dense"][0] / sizes[shown.index(0.9)] for name, sizes in files.items() if name != "dense"}
 axes.set_title("Times smaller at 90 %: " + ", ".join(f"{name} {factor:.1f}" for name, factor in at_90.items()), fontsize=10)
-axes.legend(loc="upper right", bbox_to_anchor=(1, 0.97), fontsize=8)
+axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
 plt.show()
 
 # %% [markdown]
@@ -387,7 +393,8 @@ border_guess.beside(border) if border else border_guess
 
 # %% [markdown]
 # Your product saves the same multiplications as torch's, and is much slower: it writes every single product to memory, and only then sums. Torch's pays late.
-# Where, depends on batch size, layer and library. Fewer neurons leave a smaller *dense* product, which needs no special library; lesson 3 prunes that way.
+# Where, depends on batch size, layer and library. Fewer neurons leave a smaller *dense* product, which needs no special library, and cost the accuracy that
+# you saw in lesson 1; lesson 3 prunes that way, and heals.
 
 # %% [markdown] written="half-the-weights" points=3
 # A colleague prunes half of the weights of a language model (matrices of 4096 × 4096 in float16, 2 bytes each), stores them in CSR, and reports: *"half the
@@ -413,10 +420,13 @@ parts = (half_sparse.values(), half_sparse.col_indices(), half_sparse.crow_indic
 print("Same arrays as yours:", all(torch.equal(theirs, yours) for theirs, yours in zip(parts, (values, columns, row_starts), strict=True)))
 product = half_sparse @ images.t()
 print("Same product as yours:", torch.allclose(product, csr_product(values, columns, row_starts, images.t()), atol=1e-4))
-for name, part in zip(("values", "columns", "row starts"), parts, strict=True):
-    print(f"{name:>10}: {part.dtype}, {part.nbytes:>9,} bytes used, {part.untyped_storage().nbytes():>9,} bytes in memory and file")
 narrow = torch.sparse_csr_tensor(row_starts.int(), columns.int(), values, half.shape)
-print(f"with indices of 4 bytes: {sum(part.nbytes for part in (narrow.values(), narrow.col_indices(), narrow.crow_indices())):,} bytes")
+narrow_parts = (narrow.values(), narrow.col_indices(), narrow.crow_indices())
+table = ["| array | dtype | bytes used | bytes in memory and file | bytes with 4-byte indices |", "|---|---|---:|---:|---:|"]
+for name, part, slim in zip(("values", "columns", "row starts"), parts, narrow_parts, strict=True):
+    table.append(f"| {name} | {part.dtype} | {part.nbytes:,} | {part.untyped_storage().nbytes():,} | {slim.nbytes:,} |")
+sums = [sum(part.nbytes for part in parts), sum(part.untyped_storage().nbytes() for part in parts), sum(slim.nbytes for slim in narrow_parts)]
+Markdown("\n".join([*table, "| together | | " + " | ".join(f"{count:,}" for count in sums) + " |"]))
 
 # %% [markdown]
 # An index of torch takes 8 bytes, twice as much as the value that it belongs to, and the conversion leaves the row of each entry lying in the same memory.

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from course_lib import bench, nets
+from course_lib.bench import memory
 
 FIFTY_MB = 50_000_000
 
@@ -58,3 +59,21 @@ def test_nothing_appears_on_the_screen(capfd):
 def test_a_temporary_on_cuda_is_seen():
     x = torch.zeros(1, device="cuda")
     assert bench.peak_memory(lambda x: x + torch.ones(FIFTY_MB // 4, device="cuda").sum(), x) >= FIFTY_MB
+
+
+def test_cuda_is_waited_for_before_and_after_the_call_and_its_peak_set_back_between(monkeypatch):
+    """A stand-in for the card, so that this branch runs in every test: it notes the order of what is asked of it."""
+    asked = []
+    monkeypatch.setattr(memory, "_on_cuda", lambda value: value == "on the card")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name, result in (
+        ("synchronize", None),
+        ("reset_peak_memory_stats", None),
+        ("memory_allocated", 1000),
+        ("max_memory_allocated", 1700),
+    ):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name, result=result: (asked.append(name), result)[1])
+    assert bench.peak_memory(lambda x: asked.append("call"), "on the card") == 700
+    before, after = asked[: asked.index("call")], asked[asked.index("call") + 1 :]
+    assert before == ["synchronize", "reset_peak_memory_stats", "memory_allocated"]
+    assert after == ["synchronize", "max_memory_allocated"]

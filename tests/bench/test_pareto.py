@@ -80,6 +80,17 @@ def test_the_latency_axis_says_batch_and_threads():
     )
 
 
+def test_latencies_that_were_not_timed_together_are_drawn_without_a_front():
+    alone = [
+        Cost(str(ms), accuracy=90.0 + ms, latency={1: Latency(ms, ms, 5, 1, 1, None, run=f"{ms}")}) for ms in (1, 2)
+    ]
+    axes = bench.plot_pareto(alone, x="latency").axes[0]
+    assert "Not timed together" in axes.get_title() and not axes.lines
+    assert bench.plot_pareto(alone[:1], x="latency").axes[0].lines
+    sized = [Cost(cost.name, bytes=7, accuracy=cost.accuracy, latency=cost.latency) for cost in alone]
+    assert bench.plot_pareto(sized, x="bytes").axes[0].lines
+
+
 def test_the_figure_is_not_left_open_so_that_a_notebook_shows_it_once():
     before = plt.get_fignums()
     figure = bench.plot_pareto(COSTS)

@@ -3,6 +3,7 @@
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
 from course_lib import bench, nets
 from course_lib.bench import Cost, Latency, Report
@@ -80,6 +81,16 @@ def test_markdown_has_the_table_the_conditions_and_the_warnings():
     assert len(table) == 4 and len({line.count("|") for line in table}) == 1
     assert "30 interleaved runs" in text and "1 thread," in text and "load average 0.4" in text
     assert text.count("> **Honesty meter:**") == 2
+
+
+def test_the_conditions_name_the_engine_and_tell_of_rows_that_were_timed_apart():
+    sample = torch.zeros(1, 3)
+    together = bench.latency({"a": torch.relu, "b": torch.relu}, sample, rounds=1)
+    a, b = (Cost(name, latency={1: time}) for name, time in together.items())
+    alone = Cost("alone", latency={1: bench.latency({"alone": torch.relu}, sample, rounds=1)["alone"]})
+    assert "after warm-up in PyTorch, 1 thread," in Report([a, b]).conditions
+    assert "not compare" not in Report([a, b]).conditions
+    assert "do not compare" in Report([a, alone]).conditions
 
 
 def test_a_bar_in_a_name_does_not_break_the_markdown_table():

@@ -113,6 +113,13 @@ def test_latency_takes_a_session_of_onnx_runtime():
     assert result["engine"].median_ms > 0
 
 
+def test_a_latency_says_which_engine_and_which_run_measured_it():
+    candidates = {"engine": session(1), "torch": torch.relu}
+    first, second = (bench.latency(candidates, torch.zeros(2, 3), rounds=1) for _ in range(2))
+    assert [time.engine for time in first.values()] == ["ONNX Runtime", "PyTorch"]
+    assert first["engine"].run == first["torch"].run != second["torch"].run
+
+
 @pytest.mark.parametrize("threads", [0, 2])
 def test_a_session_with_other_threads_is_refused_with_the_cure(threads):
     with pytest.raises(ValueError, match="intra_op_num_threads=1"):
@@ -149,3 +156,22 @@ def test_steady_gives_threads_and_the_garbage_collector_back_even_after_an_error
         fail_on_other_threads()
     assert inside == [threads + 1, False]
     assert (torch.get_num_threads(), gc.isenabled()) == (threads, collecting)
+
+
+def test_a_call_on_cuda_ends_when_the_card_is_done(monkeypatch):
+    """A stand-in for a tensor on the card: launching a kernel returns at once, so a clock would stop too early."""
+
+    class OnTheCard:
+        device = torch.device("cuda", 1)
+
+        def to(self, device):
+            assert device == self.device
+            return self
+
+        def __len__(self):
+            return 1
+
+    calls = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append(f"wait for {device}"))
+    bench.latency({"f": lambda x: calls.append("launch")}, OnTheCard(), rounds=3, warmup=1)
+    assert calls == ["launch", "wait for cuda:1"] * 4

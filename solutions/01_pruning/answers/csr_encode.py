@@ -72,6 +72,14 @@ def wrong_skips_empty_rows(weight):
     return weight[rows, columns], columns, torch.cat([torch.zeros(1, dtype=torch.long), starts])
 
 
+def wrong_loses_empty_rows_at_the_end(weight):
+    """Counts only up to the last row that has an entry, as `bincount` does by itself."""
+    _refuse(weight)
+    rows, columns = weight.nonzero(as_tuple=True)
+    starts = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(rows).cumsum(0)])
+    return weight[rows, columns], columns, starts
+
+
 def wrong_from_one(weight):
     """Counts columns from 1."""
     _refuse(weight)

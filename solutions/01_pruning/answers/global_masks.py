@@ -72,6 +72,15 @@ def wrong_signed(weights, sparsity):
     return _smallest_go(dict(weights), round(sparsity * sum(weight.numel() for weight in weights.values())))
 
 
+def wrong_order_for_ranks(weights, sparsity):
+    """Takes the order that `argsort` gives for the ranks of the weights."""
+    _refuse(weights, sparsity)
+    together = torch.cat([weight.abs().flatten() for weight in weights.values()])
+    keep = together.argsort(stable=True) >= round(sparsity * len(together))
+    pieces = keep.split([weight.numel() for weight in weights.values()])
+    return {name: piece.view(weight.shape) for (name, weight), piece in zip(weights.items(), pieces)}
+
+
 def wrong_removes_largest(weights, sparsity):
     """Removes the largest weights instead of the smallest."""
     _refuse(weights, sparsity)

@@ -55,6 +55,13 @@ def wrong_signed(weight, sparsity):
     return _without(weight, weight.flatten().argsort(stable=True)[: round(sparsity * weight.numel())])
 
 
+def wrong_order_for_ranks(weight, sparsity):
+    """Takes the order that `argsort` gives for the ranks of the weights."""
+    _refuse(weight, sparsity)
+    order = weight.abs().flatten().argsort(stable=True)
+    return (order >= round(sparsity * weight.numel())).view_as(weight)
+
+
 def wrong_removes_largest(weight, sparsity):
     """Removes the largest weights instead of the smallest."""
     _refuse(weight, sparsity)

@@ -6,6 +6,12 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.1
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-compile $$([ -t 2 ] || echo --quiet) -c constraints.txt
+# First a pip that goes on where a download broke off (Python brings an older one), if it is to be had; then the course.
+define install
+@$(INSTALL) --quiet --quiet --retries 1 --upgrade pip || true
+@$(INSTALL) -e $(1) || { echo "pip could not install the course; why, is said above. Cure: connect to the package index," \
+	"have 7 GB of disk free, and run the same command again." >&2; exit 1; }
+endef
 
 .DEFAULT_GOAL := help
 .PHONY: help lab tour test lint build bench constraints picture
@@ -51,17 +57,17 @@ endif
 # Each file says what .venv holds; it is older than pyproject.toml or constraints.txt when .venv needs an update.
 .venv/.course: pyproject.toml constraints.txt | .venv/.made
 	@echo "Installing the course into .venv (once; a few minutes, most of them for PyTorch) ..."
-	@$(INSTALL) -e .
+	$(call install,.)
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/.made
 	@echo "Installing the course and its tests' tools into .venv (once; a few minutes) ..."
-	@$(INSTALL) -e '.[dev]'
+	$(call install,'.[dev]')
 	@touch $@ .venv/.course
 
 .venv/.peers: pyproject.toml constraints.txt | .venv/.made
 	@echo "Installing the course and the libraries that it is compared with into .venv (once) ..."
-	@$(INSTALL) -e '.[peers]'
+	$(call install,'.[peers]')
 	@touch $@ .venv/.course
 
 .venv/.made:

@@ -55,7 +55,7 @@ def line(distribution: importlib.metadata.Distribution) -> str:
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    roots = [*project["dependencies"], *extras["dev"], *extras["peers"]]
+    roots = [*project["dependencies"], *extras["dev"], *extras["cluster"], *extras["peers"]]
     found = closure([Requirement(root) for root in roots])
     python = ".".join(map(str, sys.version_info[:2]))
     text = HEADER.format(python=python) + "".join(f"{line(found[name])}\n" for name in sorted(found))

@@ -37,11 +37,13 @@ BATCHES = (1, 64)
 
 @dataclass
 class Method:
-    """One row of the table; `prune` returns the pruned network and what to do after each step of its tuning."""
+    """One row of the table; `prune` returns the pruned network, what to do after each tuning step, and at the end."""
 
     name: str
     kind: str
-    prune: Callable[[nn.Module, Split], tuple[nn.Module, Callable[[nn.Module], nn.Module]]]
+    prune: Callable[
+        [nn.Module, Split], tuple[nn.Module, Callable[[int, int], object] | None, Callable[[nn.Module], nn.Module]]
+    ]
     accuracies: list[float] = field(default_factory=list)
     network: nn.Module | None = None  # of the first seed
 
@@ -189,7 +191,9 @@ def run(seeds: int, train: Split, test: Split, scored: int, rounds: int) -> str:
             f"(SGD, cosine from {LEARNING_RATE}, mirrored and moved). Accuracy on {len(test.labels):,} test images: "
             f"mean ± standard deviation of {seeds} seed{'s' if seeds > 1 else ''} "
             "(order of the images, choice of those that are scored).",
-            "Channels: all methods leave the same widths and differ in which channels they keep.",
+            "Channels: all methods leave the same widths and differ in which channels they keep. This library's norm "
+            "of a group and torch-pruning's magnitude are one criterion, the length of all weights that go with a "
+            "channel in whichever layers: they keep the same channels, and their rows should agree.",
             "",
             *lines,
             "",
@@ -199,12 +203,17 @@ def run(seeds: int, train: Split, test: Split, scored: int, rounds: int) -> str:
             f"In this library's own sparse format the network of {SPARSITY:.0%} zeros takes {own_format:,} bytes.",
             "",
             f"Measured by `python benchmarks/pruning.py` in {minutes:.0f} minutes on {cpu_name()} "
-            f"({platform.machine()}, {torch.get_num_threads()} thread(s) for training): "
+            f"({platform.machine()}, {_threads()} for training): "
             + ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime", "torch-pruning", "nncf"))
             + ".",
             "",
         ]
     )
+
+
+def _threads() -> str:
+    count = torch.get_num_threads()
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _line(

@@ -19,6 +19,8 @@ from course_lib import __version__
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from course_lib.authoring import Lesson
+    from course_lib.grading import Checker, How
     from course_lib.workspace import Workspace
 
 OK, FAILED, PROBLEM, STOPPED = 0, 1, 2, 130
@@ -209,10 +211,14 @@ def check(
     name: Annotated[
         str | None, typer.Argument(help="An exercise, a lesson, a chapter.", show_default="all begun")
     ] = None,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="Run your answers inside the walls that a class is graded in (Linux).")
+    ] = False,
 ) -> None:
     """Check your answers, and tell what a wrong one has misunderstood.
 
-    The hidden checks run as well. Save the notebook first: the file is checked. Exit status 1 when an exercise failed.
+    The hidden checks run as well. Save the notebook first: the file is checked. An answer that has not changed since
+    it was checked is not run again. Exit status 1 when an exercise failed.
 
     \b
     Examples:
@@ -221,6 +227,12 @@ def check(
       course check unstructured_pruning       one lesson
       course check pruning                    a chapter
     """
+    from course_lib.authoring import read_lesson
+    from course_lib.grading import Checker
+    from course_lib.grading.sandbox import why_not
+
+    if sandbox and (reason := why_not()):
+        raise UsageError(f"There is no sandbox: {reason}. Cure: check without --sandbox.")
     workspace = _workspace(context)
     begun = [(status.id, None) for status in workspace.status() if status.problem or status.state != "not started"]
     targets = workspace.find(name) if name else begun
@@ -228,31 +240,41 @@ def check(
         _tell("You have not started an exercise yet. `course lab` opens the notebooks.")
         return
     failed = problem = False
-    for lesson, exercise in targets:
+    lessons, mistakes = {}, {}
+    for lesson in dict.fromkeys(lesson for lesson, _ in targets):
         try:
-            failed |= _check_lesson(workspace, lesson, exercise)
+            lessons[lesson] = read_lesson(workspace.root / "solutions" / f"{lesson}.py")
         except Exception as error:  # one damaged notebook or lesson does not hide the others
-            if len(targets) == 1:
-                raise
-            _complain(error)
-            problem = True
+            mistakes[lesson] = error
+    with Checker(lessons.values(), boxed=sandbox, memory=workspace.memory) as checker:
+        for lesson, exercise in targets:
+            try:
+                if lesson in mistakes:
+                    raise mistakes[lesson]
+                failed |= _check_lesson(workspace, checker, lessons[lesson], lesson, exercise)
+            except Exception as error:
+                if len(targets) == 1:
+                    raise
+                _complain(error)
+                problem = True
     workspace.write_start_page()
     if problem or failed:
         raise typer.Exit(PROBLEM if problem else FAILED)
 
 
-def _check_lesson(workspace: "Workspace", lesson: str, exercise: str | None) -> bool:
+def _check_lesson(
+    workspace: "Workspace", checker: "Checker", described: "Lesson", lesson: str, exercise: str | None
+) -> bool:
     """Check a lesson or one exercise of it, print and save what was found; True when an exercise failed."""
-    from course_lib.authoring import read_lesson
-    from course_lib.grading import check_notebook
+    from course_lib.grading import read_submission
 
     path = workspace.notebook(lesson)
     if not path.exists():
         raise UsageError(f"{path} does not exist. Cure: `course lab` puts the notebooks there.")
     digests = workspace.fingerprints(lesson)
     with _progress_bar() as progress:
-        described = read_lesson(workspace.root / "solutions" / f"{lesson}.py")
-        result = check_notebook(path, described, only=[exercise] if exercise else None, progress=progress)
+        only = [exercise] if exercise else None
+        result = checker.check(read_submission(path, described), described, only=only, progress=progress)
     console = _console()
     console.print(result)
     console.print()
@@ -457,49 +479,111 @@ def _notebooks(root: Path) -> dict[str, bytes]:
 @app.command()
 def grade(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="The submissions: STUDENT/CHAPTER/LESSON.ipynb, or STUDENT.ipynb.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="The submissions: STUDENT/CHAPTER/LESSON.ipynb, or STUDENT.ipynb.")
+    ] = None,
     chapter: Annotated[
         str | None, typer.Option(help="What was handed in.", show_default="the chapter in FOLDER")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="The nbgrader course to grade in.", show_default="build/course/")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that grade.", show_default="one for each core")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Grade on the workers of this Dask scheduler.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for an answer's cell, and for each check.")] = 60.0,
+    again: Annotated[bool, typer.Option("--again", help="Grade what has not changed as well.")] = False,
+    canvas: Annotated[Path | None, typer.Option(help="The roster that Canvas exported.")] = None,
+    moodle: Annotated[Path | None, typer.Option(help="The roster that Moodle exported.")] = None,
+    trust_students: Annotated[
+        bool, typer.Option("--trust-students", help="Run their code with your rights where there is no sandbox.")
+    ] = False,
+    rehearse: Annotated[
+        int | None,
+        typer.Option("--dry-run-class", metavar="N", min=1, help="Grade N synthetic students instead of a folder."),
+    ] = None,
 ) -> None:
-    """Grade a folder of submissions through nbgrader (for instructors).
+    """Grade a folder of submissions into nbgrader's gradebook (for instructors).
 
-    Points go into the gradebook of build/course/, or of another folder, which is made where there is none, and into a
-    table (CSV); each student gets a feedback page.
+    Students' code runs in a sandbox, the checks in a process of their own. Points go into the gradebook of
+    build/course/, or of another folder, which is made where there is none. There are tables for Canvas and Moodle,
+    a feedback page for each student, and a page about the class. What has not changed is not graded again, so an
+    interrupted run goes on, and a run after marking by hand brings pages and tables up to date.
     Exit status 1 when a notebook could not be graded.
 
     \b
     Examples:
       course grade submissions
-      course grade submissions --chapter 01_pruning
-      course grade submissions --output ~/class-of-2027
+      course grade submissions --chapter pruning --output ~/class-of-2027
+      course grade submissions --canvas grades.csv          names and ids as in Canvas's export
+      course grade submissions --cluster tcp://10.0.0.1:8786
+      course grade --dry-run-class 30 --chapter pruning     a class for whom it is known what they should get
     """
+    from course_lib.grading import How
     from course_lib.grading import grade as grade_folder
+    from course_lib.grading.publishing import Rosters
 
     root = _root(context)
+    how = How(workers, cluster, trust_students, again, timeout)
+    if rehearse is not None:
+        if folder:
+            raise UsageError("--dry-run-class makes its own submissions. Cure: leave the folder away.")
+        _rehearse(root, _chapter(root, None, chapter), rehearse, output, how)
+        return
+    if folder is None:
+        raise UsageError("Which folder shall be graded? Cure: name the one that holds the submissions.")
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}. Cure: name the folder that holds the submissions.")
     with _progress_bar() as progress:
-        result = grade_folder(folder, _chapter(root, folder, chapter), root, output=output, progress=progress)
+        wanted = _chapter(root, folder, chapter)
+        rosters = Rosters(canvas, moodle)
+        result = grade_folder(folder, wanted, root, output=output, how=how, rosters=rosters, progress=progress)
     _console().print(result)
     if result.problems:
         raise typer.Exit(FAILED)
 
 
-def _chapter(root: Path, folder: Path, wanted: str | None) -> str:
+def _rehearse(root: Path, chapter: str, students: int, output: Path | None, how: "How") -> None:
+    """Grade a synthetic class, and tell how far the grades are what they should be."""
+    import shutil
+
+    from course_lib.grading import grade as grade_folder
+    from course_lib.grading.rehearsal import compare, write_class
+
+    place = output or root / "build" / "rehearsal" / chapter
+    if output is None:
+        shutil.rmtree(place, ignore_errors=True)
+    elif place.exists() and any(place.iterdir()):
+        raise UsageError(f"{place} is not empty. Cure: name a new folder for the rehearsal.")
+    handed_in = place / "handed-in"
+    _tell(f"Writing {_count(students, 'student')} to {handed_in} ...")
+    rehearsed = write_class(root, chapter, students, handed_in, boxed=not how.trust_students)
+    with _progress_bar() as progress:
+        result = grade_folder(handed_in, chapter, root, output=place / "course", how=how, progress=progress)
+    _console().print(result)
+    others = compare(rehearsed, result)
+    for line in others:
+        _warn(line)
+    if others:
+        raise typer.Exit(FAILED)
+    _tell(f"\nAll {students} got what they should: points, misconceptions, flags and problems.")
+
+
+def _chapter(root: Path, folder: Path | None, wanted: str | None) -> str:
     """The chapter that is meant: the named one, else the one whose folders the submissions hold, else the only one."""
     chapters = sorted(path.name for path in (root / "solutions").glob("[0-9]*") if path.is_dir())
     if wanted:
         found = [chapter for chapter in chapters if wanted in (chapter, chapter.partition("_")[2])]
     else:
-        found = [chapter for chapter in chapters if any(folder.glob(f"*/{chapter}"))] or chapters
+        found = [chapter for chapter in chapters if folder and any(folder.glob(f"*/{chapter}"))] or chapters
     if len(found) == 1:
         return found[0]
     names = ", ".join(chapters) or "none yet"
-    what = f"There is no chapter {wanted!r}." if wanted else f"It is not clear which chapter {folder} holds."
+    unclear = f"It is not clear which chapter {folder} holds." if folder else "Which chapter is meant?"
+    what = f"There is no chapter {wanted!r}." if wanted else unclear
     raise UsageError(f"{what} Cure: name it with --chapter; there are: {names}.")
 
 

@@ -51,7 +51,7 @@ def imported(folder: str) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("course_lib", ["gpu"]),
+        ("course_lib", ["gpu", "cluster"]),
         ("solutions", ["gpu"]),
         ("docs", []),
         ("tests", ["dev", "gpu"]),
@@ -82,7 +82,7 @@ def test_constraints_pin_one_exact_public_version_each() -> None:
         assert part.operator == "==" and "*" not in part.version and "+" not in part.version, f"{name}{part}"
 
 
-@pytest.mark.parametrize("line", [*PROJECT["dependencies"], *EXTRAS["dev"], *EXTRAS["peers"]])
+@pytest.mark.parametrize("line", [*PROJECT["dependencies"], *EXTRAS["dev"], *EXTRAS["cluster"], *EXTRAS["peers"]])
 def test_constraints_hold_a_version_that_pyproject_allows(line: str) -> None:
     declared = Requirement(line)
     pinned = constraints().get(canonicalize_name(declared.name))
@@ -161,6 +161,22 @@ def test_make_lab_takes_exactly_the_pythons_that_pyproject_allows(tmp_path: Path
         assert re.fullmatch(r"make: \*\*\* .*\n", make_itself), "one clear line"
 
 
+@pytest.mark.parametrize("minor", MINORS)
+def test_pip_on_a_python_that_is_not_supported_is_told_so_in_one_line(minor: int) -> None:
+    """setup.py is what pip runs to install the course; here Python says that it is another one."""
+    code = (
+        "import runpy, setuptools, sys; setuptools.setup = lambda: print('SET UP'); "
+        f"sys.version_info = (3, {minor}, 4, 'final', 0); runpy.run_path('setup.py')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    if SpecifierSet(PROJECT["requires-python"]).contains(f"3.{minor}.4"):
+        assert (result.returncode, result.stdout) == (0, "SET UP\n"), result.stderr
+    else:
+        assert result.returncode != 0 and result.stdout == ""
+        said = f"Small & Fast needs Python 3.10 to 3.13, and this is 3.{minor}. Cure: install one of them"
+        assert result.stderr.startswith(said) and result.stderr.count("\n") == 1
+
+
 @needs_make
 def test_make_lab_finds_a_newer_python_beside_one_that_is_too_old(tmp_path: Path) -> None:
     commands = tmp_path / "commands"
@@ -200,6 +216,34 @@ def test_a_second_make_lab_installs_nothing_until_a_declared_package_changes(tmp
     later = (tmp_path / ".venv" / ".course").stat().st_mtime + 10
     os.utime(tmp_path / "constraints.txt", (later, later))
     assert "pip install" in make(tmp_path, "--dry-run", "lab").stdout
+
+
+def environment_whose_pip(folder: Path, does: str) -> None:
+    """A `.venv` that make takes for its own, with a Python that runs the shell command `does` for `-m pip …`."""
+    program = folder / ".venv" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    (folder / ".venv" / ".made").write_text(f"{folder.resolve()}\n")
+    program.write_text(f"#!/bin/sh\n{does}\n")
+    program.chmod(0o755)
+
+
+@needs_make
+@pytest.mark.parametrize("stamp", [".course", ".dev", ".peers"])
+def test_an_installation_that_fails_ends_in_one_line_with_the_cure(tmp_path: Path, stamp: str) -> None:
+    environment_whose_pip(tmp_path, does="echo 'ERROR: No matching distribution found for torch' >&2; exit 1")
+    result = make(tmp_path, f".venv/{stamp}")
+    assert result.returncode != 0 and not (tmp_path / ".venv" / stamp).exists(), "the next call tries again"
+    *_, said, make_itself = result.stderr.splitlines()
+    assert said.startswith("pip could not install the course; why, is said above. Cure: connect to the package index")
+    assert make_itself.startswith("make: ***")
+
+
+@needs_make
+def test_the_course_is_installed_where_there_is_no_newer_pip(tmp_path: Path) -> None:
+    environment_whose_pip(tmp_path, does='case "$*" in *--upgrade*) exit 1;; esac; echo "$@" > asked')
+    assert make(tmp_path, ".venv/.course").returncode == 0
+    assert (tmp_path / "asked").read_text().endswith("-c constraints.txt -e .\n")
+    assert (tmp_path / ".venv" / ".course").exists()
 
 
 SHOWS_HOW_IT_MAKES_AN_ENVIRONMENT = "sys.version_info = (3, 12, 1)\nif 'venv' in sys.argv: print(sys.argv); sys.exit(0)"

@@ -73,8 +73,8 @@ def build(root: Path, *, only: str | None = None, force: bool = False, progress:
         try:
             _build(root, lessons, manifest, gone)
         except OSError as error:
-            where = Path(error.filename) if error.filename else root
-            cure = "Make room, or make the folder writable, and build again; the earlier notebooks are as they were."
+            where = Path(error.filename) if error.filename else root / "notebooks"
+            cure = "make room, or make the folder writable, and build again; the earlier notebooks are as they were."
             raise BuildError(
                 [LessonError(where, 0, f"The notebooks cannot be written ({error.strerror}).", cure)]
             ) from error

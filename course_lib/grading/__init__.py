@@ -10,23 +10,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from course_lib.grading.check import CheckError, check_notebook, check_submission
-    from course_lib.grading.gradebook import GradeError, grade
+    from course_lib.grading.check import Checker, CheckError, check_notebook, check_submission
+    from course_lib.grading.course_folder import GradeError
     from course_lib.grading.rebuild import NotebookError, Submission, read_submission, rebuild
     from course_lib.grading.results import ExerciseResult, GradeResult, NotebookResult, Problem, Score, WrittenResult
+    from course_lib.grading.whole_class import How, grade
 
 _WHERE = {
-    "check": ("CheckError", "check_notebook", "check_submission"),
-    "gradebook": ("GradeError", "grade"),
+    "check": ("CheckError", "Checker", "check_notebook", "check_submission"),
+    "course_folder": ("GradeError",),
     "rebuild": ("NotebookError", "Submission", "read_submission", "rebuild"),
+    "whole_class": ("How", "grade"),
     "results": ("ExerciseResult", "GradeResult", "NotebookResult", "Problem", "Score", "WrittenResult"),
 }
 
 __all__ = [
     "CheckError",
+    "Checker",
     "ExerciseResult",
     "GradeError",
     "GradeResult",
+    "How",
     "NotebookError",
     "NotebookResult",
     "Problem",

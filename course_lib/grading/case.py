@@ -1,19 +1,22 @@
 """One answer before the referee: played, checked, and compared with what the answer bank knows."""
 
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from course_lib.grading.channel import Gone, OutOfTime
 from course_lib.grading.conversation import Referee
 from course_lib.grading.misconceptions import behaviour, read_bank, recognise, record
-from course_lib.grading.player import explain, imported, library_message, library_networks
-from course_lib.grading.players import Players, PlayersError
+from course_lib.grading.player import explain, imported, library_message, library_networks, shortened
+from course_lib.grading.players import PREPARING, Players, PlayersError
 from course_lib.grading.referee import CHECK, run_check
 from course_lib.grading.wire import Heap, Sender, known_modules
 
 GRACE = 2.0  # seconds in which a player may notice by itself that its time is up
+OWN_TIME = 1.0  # seconds more, in which the referee may work on what the player gave
 
 Tell = Callable[..., None]
 
@@ -53,6 +56,12 @@ class Case:
         """Tell the verdict of every check."""
         self.tell("started")
         try:
+            self._judge()
+        finally:
+            self._leave()
+
+    def _judge(self) -> None:
+        try:
             refused = self._play()
             if refused:
                 self.tell(*refused)
@@ -72,32 +81,62 @@ class Case:
         self.tell("finished")
 
     def tell(self, event: str, message: str = "", **details: Any) -> None:
-        """Report an event of this exercise."""
-        self._tell(event, exercise=self.name, **({"message": message} if message else {}), **details)
+        """Report an event of this exercise. What it says may be a learner's words, and is cut to a bearable length."""
+        told = details | ({"message": message} if message else {})
+        told = {name: shortened(each) if isinstance(each, str) else each for name, each in told.items()}
+        self._tell(event, exercise=self.name, **told)
 
     def _play(self) -> tuple[str, str] | None:
         """Put the answer on the stage of a new player; returns why it cannot be played."""
+        self.tell("preparing")
+        self._leave()
         channel = self.players.new()
         self.referee = Referee(channel, self.modules, CHECK)
+        self._prepare()
+        self.tell("playing")
         channel.deadline = time.monotonic() + self.timeout + GRACE
         task = {
-            "imports": self.imports,
             "cell": self.exercise["source"],
             "before": self.exercise["before"],
             "name": self.name,
-            "function": self.exercise["function"],
             "seconds": float(self.timeout),
             "once": self.players.forks,
         }
-        match self.referee.ask(["play", Sender(Heap(), {}, self.referee.export).message(task)]):
+        match self._tell_player("play", task):
             case ["ready", int(number)]:
                 self.number = number
                 return None
             case ["library" | "dangerous" | "unplayable" as why, str(message)]:
                 return why, message
-            case ["broken", str(message)]:
-                raise PlayersError(message)
         raise Gone("it answers what nobody understands")
+
+    def _leave(self) -> None:
+        """Close the channel to the last player, where the next one has another: what it gave may hold on to it."""
+        if self.referee and self.players.forks:
+            self.referee.channel.stream.close()
+
+    def _prepare(self) -> None:
+        """Let the player make ready for the learner's code, of which nothing has run yet: what fails is no fault of it.
+
+        Raises:
+            PlayersError: it is not ready.
+        """
+        assert self.referee
+        self.referee.channel.deadline = time.monotonic() + PREPARING
+        function = self.exercise["function"]
+        task = {"imports": self.imports, "function": function, "bodies": self.players.key.without(function)}
+        try:
+            answer = self._tell_player("prepare", task)
+        except Gone as error:
+            raise PlayersError(f"a player ends before it plays ({error})") from None
+        except OutOfTime:
+            raise PlayersError("a player is not ready in time") from None
+        if answer != ["ready"]:
+            raise PlayersError(str(answer[-1]))
+
+    def _tell_player(self, what: str, task: dict[str, Any]) -> Any:
+        assert self.referee
+        return self.referee.ask([what, Sender(Heap(), {}, self.referee.export).message(task)])
 
     def _call(self, *inputs: Any, **options: Any) -> Any:
         assert self.referee
@@ -111,8 +150,9 @@ class Case:
     def _check(self, check: dict[str, Any]) -> bool:
         self.tell("check", grade_id=check["grade_id"])
         try:
-            self._begin(self.timeout)
-            verdict = run_check(check["source"], check["visible"], self.name, self._call, self.names)
+            with at_most(self.timeout + GRACE + OWN_TIME):
+                self._begin(self.timeout)
+                verdict = run_check(check["source"], check["visible"], self.name, self._call, self.names)
         except OutOfTime as error:
             self.tell("late", grade_id=check["grade_id"], line=error.line)
             refused = self._play()  # the checks that follow meet a new player
@@ -136,9 +176,9 @@ class Case:
         probes = record([check["source"] for check in self.exercise["checks"]], self.name, reference, self.names)
         known = [(misconception, behaviour(each, probes)) for misconception, each in wrong]
         try:
-            self._begin(self.timeout)
-            own = behaviour(self._seeded, probes)
-            return recognise(own, [behaviour(each, probes) for each in (reference, *right)], known)
+            with at_most(self.timeout):
+                own = behaviour(self._seeded, probes)
+                return recognise(own, [behaviour(each, probes) for each in (reference, *right)], known)
         except (Gone, OutOfTime):
             return None
         except Exception:  # results that cannot even be compared, such as a list that contains itself
@@ -147,6 +187,29 @@ class Case:
     def _seeded(self, *inputs: Any, **options: Any) -> Any:
         self._begin(self.timeout)
         return self._call(*inputs, **options)
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Raise OutOfTime in what takes longer, where the system has such a clock (all but Windows).
+
+    The player's time is watched by the channel. This is for the referee's own: a value may be plain data and yet cost a
+    check for ever, such as a list that holds another one twice, which holds another one twice, sixty times.
+    """
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise OutOfTime
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _reference(dotted: str) -> Callable[..., Any]:

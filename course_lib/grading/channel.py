@@ -1,21 +1,20 @@
 """Messages over a socket: trees of numbers, strings and lists, of limited size, each within a deadline.
 
-    message = structure length (4 bytes), blob length (8 bytes), structure (msgpack), blobs (raw bytes)
+    message = structure length (4 bytes), blob length (8 bytes), structure (JSON), blobs (raw bytes)
 
-The two lengths are limited apart, because a byte of structure may become a hundred bytes of objects, a byte of a blob
-stays a byte. msgpack has no code in it, and of what it can hold only the kinds of a tree are let through.
+In the structure {"": length} stands for bytes: the next `length` bytes of the blobs. So every byte that was sent is
+used once, and what a message becomes in memory is at most a few dozen times its structure, and its blobs.
 """
 
+import json
 import socket
 import struct
 import time
 from typing import Any
 
-import msgpack
-
-LONGEST_STRUCTURE = 4 * 2**20  # bytes of msgpack; a list of 400,000 numbers fits
+LONGEST_STRUCTURE = 8 * 2**20  # bytes of JSON; a list of 400,000 numbers fits
 LONGEST_BLOBS = 256 * 2**20  # bytes of tensors, arrays and texts in one message
-DEEPEST = 250  # levels of a tree
+LONGEST_REASON = 300  # characters
 HEADER = struct.Struct(">IQ")
 
 Tree = Any  # None, bool, int, float, str, bytes, and lists of such
@@ -23,6 +22,9 @@ Tree = Any  # None, bool, int, float, str, bytes, and lists of such
 
 class WireError(Exception):
     """A message is not what it should be, or a value has no plain form. No ValueError: checks look for those."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason[:LONGEST_REASON])  # it may quote the message
 
 
 class Gone(BaseException):
@@ -80,15 +82,15 @@ class Channel:
         except OSError as error:
             raise Gone(str(error)) from None
 
-    def _read(self, length: int) -> bytes:
-        content = bytearray()
+    def _read(self, length: int) -> bytearray:
+        content = bytearray()  # it grows with what comes, not with what was announced
         while len(content) < length:
             self._allow()
             piece = self.stream.recv(min(length - len(content), 1 << 20))
             if not piece:
                 raise Gone("it has ended")
             content += piece
-        return bytes(content)
+        return content
 
     def _allow(self) -> None:
         left = None if self.deadline is None else self.deadline - time.monotonic()
@@ -98,15 +100,23 @@ class Channel:
 
 
 def frame(tree: Tree) -> bytes:
-    """`tree` as bytes to send: bytes in it go to the blobs.
+    """`tree` as bytes to send.
 
     Raises:
-        WireError: it is too long.
+        WireError: it is too long, or no tree.
     """
     blobs: list[bytes] = []
+
+    def put_aside(thing: object) -> dict[str, int]:
+        if type(thing) is not bytes:
+            raise TypeError(f"a {type(thing).__name__} in a message")
+        blobs.append(thing)
+        return {"": len(thing)}
+
     try:
-        structure = msgpack.packb(_hoisted(tree, blobs, [0]), use_bin_type=True)
-    except (ValueError, OverflowError, TypeError) as error:
+        writer = json.JSONEncoder(check_circular=False, separators=(",", ":"), default=put_aside)
+        structure = writer.encode(tree).encode("ascii")
+    except (ValueError, TypeError, RecursionError) as error:
         raise WireError(f"a value cannot be sent ({error})") from error
     length = sum(map(len, blobs))
     if len(structure) > LONGEST_STRUCTURE or length > LONGEST_BLOBS:
@@ -114,7 +124,7 @@ def frame(tree: Tree) -> bytes:
     return b"".join([HEADER.pack(len(structure), length), structure, *blobs])
 
 
-def lengths(header: bytes) -> tuple[int, int]:
+def lengths(header: bytes | bytearray) -> tuple[int, int]:
     """The lengths of structure and blobs that a header announces.
 
     Raises:
@@ -126,42 +136,28 @@ def lengths(header: bytes) -> tuple[int, int]:
     return structure, blobs
 
 
-def unframe(structure: bytes, blobs: bytes) -> Tree:
+def unframe(structure: bytes | bytearray, blobs: bytes | bytearray) -> Tree:
     """The tree of a message.
 
     Raises:
         WireError: it is no such message.
     """
+    left, used = memoryview(blobs), 0
+
+    def take(entry: dict[str, Any]) -> bytes:
+        nonlocal used
+        length = entry.get("")
+        if len(entry) != 1 or type(length) is not int or not 0 <= length <= len(left) - used:
+            raise WireError("an object that stands for no bytes")
+        used += length
+        return bytes(left[used - length : used])
+
     try:
-        tree = msgpack.unpackb(structure, raw=False, strict_map_key=True, max_map_len=0, max_bin_len=0, max_ext_len=0)
-    except Exception as error:  # msgpack raises ValueError, its own exceptions, and RecursionError
+        tree = json.loads(structure.decode("ascii"), object_hook=take)
+    except WireError:
+        raise
+    except Exception as error:  # ValueError, RecursionError, MemoryError
         raise WireError(f"no message ({type(error).__name__})") from error
-    return _lowered(tree, memoryview(blobs), 0)
-
-
-def _hoisted(tree: Tree, blobs: list[bytes], so_far: list[int]) -> Tree:
-    """`tree` with the place of a blob instead of bytes: a list of one list, which no value looks like."""
-    if isinstance(tree, bytes):
-        start = so_far[0]
-        blobs.append(tree)
-        so_far[0] += len(tree)
-        return [[start, len(tree)]]
-    if isinstance(tree, list):
-        return ["L", *[_hoisted(each, blobs, so_far) for each in tree]]
+    if used != len(left):
+        raise WireError("bytes that nothing stands for")
     return tree
-
-
-def _lowered(tree: Tree, blobs: memoryview, depth: int) -> Tree:
-    if not isinstance(tree, list):
-        if tree is None or type(tree) in (bool, int, float, str):
-            return tree
-        raise WireError(f"a {type(tree).__name__} in a message")
-    if depth > DEEPEST:
-        raise WireError("a message is nested too deeply")
-    if tree and tree[0] == "L" and type(tree[0]) is str:
-        return [_lowered(each, blobs, depth + 1) for each in tree[1:]]
-    if len(tree) == 1 and type(tree[0]) is list and len(tree[0]) == 2:
-        start, length = tree[0]
-        if type(start) is int and type(length) is int and 0 <= start <= start + length <= len(blobs):
-            return bytes(blobs[start : start + length])
-    raise WireError("a message has a list that is none")

@@ -7,17 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from course_lib.authoring import Exercise, Lesson
+from course_lib.grading.magics import plain_python
 from course_lib.grading.memory import Memory
 from course_lib.grading.process import JudgingProcess
-from course_lib.grading.rebuild import (
-    Submission,
-    helpers,
-    is_untouched,
-    plain_python,
-    preparation,
-    read_submission,
-    uses_library_answer,
-)
+from course_lib.grading.rebuild import Submission, is_untouched, library_use, preparation, read_submission
 from course_lib.grading.results import ExerciseResult, NotebookResult, Status, WrittenResult
 
 PLACEHOLDERS = ("*Write your answer here.*", "YOUR ANSWER HERE")  # the course's and nbgrader's text for "not answered"
@@ -44,7 +37,8 @@ class Checker:
     ) -> None:
         self._lessons, self._boxed, self._timeout = list(lessons), boxed, timeout
         exercises = [exercise for lesson in self._lessons for exercise in lesson.exercises]
-        self._packages = list(dict.fromkeys(exercise.function.partition(".")[0] for exercise in exercises))
+        self._functions = list(dict.fromkeys(exercise.function for exercise in exercises))
+        self._packages = list(dict.fromkeys(function.partition(".")[0] for function in self._functions))
         self._memory = Memory(memory) if memory else None
         self._process: JudgingProcess | None = None
 
@@ -95,7 +89,7 @@ class Checker:
     def start(self) -> None:
         """Start the referee now, for the first notebook to wait less."""
         imports = [plain_python(lesson.imports) for lesson in self._lessons]
-        self._process = self._process or JudgingProcess(self._packages, imports, self._boxed)
+        self._process = self._process or JudgingProcess(self._packages, imports, self._boxed, self._functions)
 
     def close(self) -> None:
         """End the referee and its players."""
@@ -194,16 +188,14 @@ def _task(submission: Submission, lesson: Lesson, file: _File) -> dict[str, Any]
         file.fails("")
         file.started = False
         return None
-    for text in (source, *helpers(submission, lesson, exercise)):
-        line = uses_library_answer(text, lesson, exercise)
-        if line is not None:
-            quoted = plain_python(text).split("\n")[line - 1].strip()
-            file.fails(
-                f"Your answer takes the library's own {exercise.name} (`{quoted}`), which earns nothing: how would "
-                "you write it yourself? The rest of the library is yours to use.",
-                flag="takes the library's own answer",
-            )
-            return None
+    line = library_use(submission, lesson, exercise)
+    if line is not None:
+        file.fails(
+            f"Your answer takes the library's own {exercise.name} (`{line}`), which earns nothing: how would "
+            "you write it yourself? The rest of the library is yours to use.",
+            flag="takes the library's own answer",
+        )
+        return None
     bank = lesson.path.parent / "answers" / f"{exercise.name}.py"
     return {
         "name": exercise.name,

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from course_lib.authoring import Lesson
-from course_lib.grading.rebuild import NotebookError, lesson_of
+from course_lib.grading.rebuild import NotebookError, lesson_of, read_file
 from course_lib.grading.results import Problem
 
+LONGEST_TIMESTAMP = 100  # bytes
 _SEPARATORS = " -_.,"
 _UNUSABLE = set("[]*?")  # nbgrader takes a student's name for a file pattern
 
@@ -19,6 +20,18 @@ class HandedIn:
     student: str
     lesson: Lesson
     path: Path
+
+    @property
+    def timestamp(self) -> str:
+        """When it was handed in, as nbgrader's timestamp.txt beside it says; empty where that is no time."""
+        from nbgrader.utils import parse_utc
+
+        try:
+            content = read_file(self.path.with_name("timestamp.txt"))[:LONGEST_TIMESTAMP].decode().strip()
+            parse_utc(content)
+        except (NotebookError, ValueError, OverflowError):
+            return ""
+        return content
 
 
 def collect(submitted: Path, chapter: str, lessons: Sequence[Lesson]) -> tuple[list[HandedIn], list[Problem]]:
@@ -38,6 +51,9 @@ def collect(submitted: Path, chapter: str, lessons: Sequence[Lesson]) -> tuple[l
     for entry in sorted(submitted.iterdir()):
         if entry.name.startswith("."):
             continue
+        if entry.is_symlink() or (entry / chapter).is_symlink():
+            problems.append(Problem(entry.name, "", f"{entry} is a link to another place; not read"))
+            continue
         if entry.is_dir():
             student, paths = entry.name, _notebooks(entry, chapter)
             if not paths:
@@ -46,8 +62,9 @@ def collect(submitted: Path, chapter: str, lessons: Sequence[Lesson]) -> tuple[l
             student, paths = _student_of(entry, lessons), [entry]
         else:
             continue
-        if _UNUSABLE & set(student):
-            problems.append(Problem(student, "", "nbgrader cannot work with [ ] * ? in a student's name: rename it"))
+        if _UNUSABLE & set(student) or not student.isprintable():
+            reason = "nbgrader cannot work with [ ] * ? or characters that cannot be printed in a name: rename it"
+            problems.append(Problem(student, "", reason))
             continue
         for path in paths:
             named = [lesson for lesson in lessons if lesson.name == path.stem]

@@ -1,265 +1,134 @@
-"""Grade a class: check and rebuild every submission, hand the verdicts to nbgrader, and read its gradebook."""
+"""The one writer of nbgrader's gradebook: a student's scores, comments and penalties, all of them or none.
 
-import csv
-import glob
-import io
-import json
-import logging
-import os
-import shutil
-import sys
-import warnings
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+It does what nbgrader's own autograding does when its kernel has run (`SaveAutoGrades`, `AssignLatePenalties`), with
+verdicts in the place of outputs, and in one transaction for each student. Grades that a person gave always stay.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from course_lib.authoring import COURSE_FOLDER, Lesson, build, find_lessons, read_lesson
-from course_lib.grading.check import Checker
-from course_lib.grading.collect import HandedIn, collect
-from course_lib.grading.rebuild import OWN_CELLS, NotebookError, read_cells, read_submission, rebuild
-from course_lib.grading.results import GradeResult, NotebookResult, Problem, Score, behaves_like
+from course_lib.authoring import Lesson
+from course_lib.grading.course_folder import CourseFolder, GradeError, alembic_on_the_path
+from course_lib.grading.ledger import replace
+from course_lib.grading.rebuild import OWN_CELLS, read_cells
+from course_lib.grading.results import NotebookResult, Score, behaves_like
+from course_lib.grading.worker import Graded
 
-REBUILT = "rebuilt"  # nbgrader's input in the course folder; `submitted` keeps what students handed in, byte for byte
-
-
-class GradeError(RuntimeError):
-    """A class cannot be graded; the message has the cure. What was graded before is as it was."""
+PATIENCE = 60.0  # seconds to wait while formgrader writes
 
 
-def grade(
-    submitted: Path,
-    chapter: str,
-    root: Path,
-    *,
-    output: Path | None = None,
-    timeout: float = 60,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> GradeResult:
-    """Grade the submissions to `chapter` in the folder `submitted`, through nbgrader into its gradebook.
+class GradebookWriter:
+    """An open gradebook; to be used as a context manager, in one thread."""
 
-    A notebook that cannot be read costs its student that notebook, and is listed with the reason; a score from an
-    earlier one stays. Grading the same again changes nothing; grades that a person gave always stay.
-
-    Args:
-        submitted: `<student>/<chapter>/<lesson>.ipynb`, or a flat folder of notebooks named after their students.
-        chapter: name of the chapter's folder in `solutions/`.
-        root: the course.
-        output: the nbgrader course to grade in; None takes the course's own, `build/course`.
-        timeout: seconds for a cell, and for each check.
-        progress: called as progress(what, done, of) before each student, and with done == of at the end.
-
-    Raises:
-        GradeError: there is no such chapter, or nbgrader cannot work.
-        FileNotFoundError: there is no folder `submitted`.
-    """
-    tell = progress or (lambda what, done, of: None)
-    lessons = _lessons(Path(root), chapter)
-    handed_in, problems = collect(Path(submitted), chapter, lessons)
-    course = _course(Path(root), chapter, lessons, output)
-    students = sorted({each.student for each in handed_in} | {problem.student for problem in problems})
-    checked: dict[tuple[str, str], NotebookResult] = {}
-    with Checker(lessons, timeout=timeout) as checker:
-        for done, student in enumerate(students):
-            tell(student, done, len(students))
-            own = [each for each in handed_in if each.student == student]
-            results, unreadable = _grade_student(student, chapter, own, lessons, course, checker)
-            problems += unreadable
-            checked |= {(student, name): result for name, result in results.items()}
-    tell("done", len(students), len(students))
-
-    scores = _scores(course, chapter, lessons, students)
-    table = course.root / "scores" / f"{chapter}.csv"
-    _write_csv(table, scores)
-    return GradeResult(
-        chapter=chapter,
-        graded=sorted({student for student, _ in checked}),
-        scores=scores,
-        problems=problems,
-        flags=_flags(checked),
-        misconceptions=_commonest(checked),
-        csv=table,
-        feedback=course.root / "feedback",
-        gradebook=course.root / "gradebook.db",
-    )
-
-
-class _Course:
-    """An nbgrader course folder, and nbgrader's steps in it."""
-
-    def __init__(self, root: Path) -> None:
-        from nbgrader.coursedir import CourseDirectory
-        from traitlets.config import Config, PyFileConfigLoader
-
-        self.root = root.resolve()
-        self.config = Config()
-        if (self.root / "nbgrader_config.py").exists():
-            self.config = PyFileConfigLoader("nbgrader_config.py", str(self.root)).load_config()
-        self.config.CourseDirectory.submitted_directory = REBUILT
-        self._directory = CourseDirectory
-
-    @property
-    def gradebook(self) -> Any:
-        """An open gradebook; use it as a context manager."""
+    def __init__(self, course: CourseFolder) -> None:
         from nbgrader.api import Gradebook
+        from nbgrader.preprocessors import AssignLatePenalties
+        from sqlalchemy.exc import DatabaseError
+        from traitlets.config import Config
 
-        return Gradebook(
-            f"sqlite:///{self.root / 'gradebook.db'}", self.config.CourseDirectory.get("course_id", "course")
-        )
-
-    def folder(self, step: str, student: str, chapter: str) -> Path:
-        """Where nbgrader keeps a student's notebooks of a step."""
-        return self.root / step / student / chapter
-
-    def pristine(self, lesson: Lesson) -> dict[str, Any]:
-        """The released notebook of a lesson."""
-        released: dict[str, Any] = json.loads(
-            (self.root / "release" / lesson.chapter / f"{lesson.name}.ipynb").read_text(encoding="utf-8")
-        )
-        return released
-
-    def release(self, lesson: Lesson) -> None:
-        """nbgrader's generate step: source -> release and gradebook."""
-        from nbgrader.converters import GenerateAssignment
-
-        self._run(GenerateAssignment, lesson.chapter, notebook_id=glob.escape(lesson.name))
-
-    def autograde(self, student: str, chapter: str, results: Mapping[str, NotebookResult]) -> None:
-        """nbgrader's autograde step, rebuilt -> autograded and gradebook, with verdicts in the place of execution."""
-        from nbgrader.converters import Autograde
-        from nbgrader.preprocessors import AssignLatePenalties, CheckCellMetadata, SaveAutoGrades
-
-        from course_lib.grading.verdicts import PutVerdicts
-
-        verdicts: dict[str, Any] = {name: {} for name in results}
-        for name, result in results.items():
-            for found in result.exercises:
-                verdicts[name] |= found.verdicts
-        self.config.PutVerdicts.verdicts = verdicts
-        steps = [PutVerdicts, SaveAutoGrades, AssignLatePenalties, CheckCellMetadata]
-        self.config.Autograde.autograde_preprocessors = steps
-        self._run(Autograde, chapter, student_id=glob.escape(student))
-
-    def write_feedback(self, student: str, chapter: str) -> None:
-        """nbgrader's feedback step: autograded -> feedback."""
-        from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
-        from nbgrader.converters import GenerateFeedback
-        from nbgrader.preprocessors import GetGrades
-
-        from course_lib.grading.feedback import HideHiddenTests
-
-        self.config.GenerateFeedback.preprocessors = [GetGrades, HideHiddenTests, CSSHTMLHeaderPreprocessor]
-        self._run(GenerateFeedback, chapter, student_id=glob.escape(student))
-
-    def _run(self, step: Any, chapter: str, **which: str) -> None:
-        directory = self._directory(
-            config=self.config,
-            root=str(self.root),
-            db_url=f"sqlite:///{self.root / 'gradebook.db'}",
-            assignment_id=chapter,
-            **which,
-        )
-        heard = io.StringIO()
-        logger = logging.Logger("course grade", logging.ERROR)
-        logger.addHandler(logging.StreamHandler(heard))
-        with _environment_of_kernels(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the libraries below nbgrader warn each other, not the instructor
-            try:
-                step(coursedir=directory, config=self.config, log=logger, force=True).start()
-            except Exception as error:
-                lines = [line for line in heard.getvalue().splitlines() if line.strip() and line[0] != " "]
-                faults = [line for line in lines if "Error" in line and not line.startswith("There was")]
-                raise GradeError(faults[-1] if faults else str(error) or type(error).__name__) from error
-
-
-def _lessons(root: Path, chapter: str) -> list[Lesson]:
-    paths = find_lessons(root)
-    chosen = [path for path in paths if path.parent.name == chapter]
-    if not chosen:
-        there_are = ", ".join(sorted({path.parent.name for path in paths})) or "none yet"
-        raise GradeError(f"There is no chapter {chapter!r}. Cure: name one of: {there_are}.")
-    return [read_lesson(path) for path in chosen]
-
-
-def _course(root: Path, chapter: str, lessons: Sequence[Lesson], output: Path | None) -> _Course:
-    """The nbgrader course to grade in, with the chapter in its newest state."""
-    build(root, only=chapter)
-    built = root / COURSE_FOLDER
-    if output is None or output.resolve() == built.resolve():
-        return _Course(built)
-    output.mkdir(parents=True, exist_ok=True)
-    if not (output / "nbgrader_config.py").exists():
-        shutil.copy(built / "nbgrader_config.py", output)
-    course = _Course(output)
-    for lesson in lessons:
-        inner = Path(chapter, f"{lesson.name}.ipynb")
-        source, released = output / "source" / inner, output / "release" / inner
-        content = (built / "source" / inner).read_bytes()
-        if not (released.exists() and source.exists() and source.read_bytes() == content):
-            released.unlink(missing_ok=True)  # it comes back last: while it is missing, the release is not done
-            source.parent.mkdir(parents=True, exist_ok=True)
-            source.write_bytes(content)
-            course.release(lesson)
-    return course
-
-
-def _grade_student(
-    student: str,
-    chapter: str,
-    handed_in: Sequence[HandedIn],
-    lessons: Sequence[Lesson],
-    course: _Course,
-    checker: Checker,
-) -> tuple[dict[str, NotebookResult], list[Problem]]:
-    """Check, rebuild and autograde what one student handed in. Whatever goes wrong stays with this student."""
-    from nbgrader.api import MissingEntry
-
-    results: dict[str, NotebookResult] = {}
-    problems: list[Problem] = []
-    rebuilt, kept = course.folder(REBUILT, student, chapter), course.folder("submitted", student, chapter)
-    earlier = {lesson.name: _answers(rebuilt / f"{lesson.name}.ipynb") for lesson in lessons}
-    for each in handed_in:
-        name = each.lesson.name
+        self._course = course
         try:
-            submission = read_submission(each.path, each.lesson)
-            results[name] = checker.check(submission, each.lesson)
-        except NotebookError as error:
-            problems.append(Problem(student, name, str(error)))
-            continue
-        notebook = rebuild(course.pristine(each.lesson), submission, each.lesson)
-        _replace(rebuilt / f"{name}.ipynb", json.dumps(notebook, indent=1, sort_keys=True).encode())
-        if each.path.resolve() != (kept / f"{name}.ipynb").resolve():
-            _replace(kept / f"{name}.ipynb", each.path.read_bytes())
-        timestamp = each.path.with_name("timestamp.txt")
-        if timestamp.exists():
-            _replace(rebuilt / "timestamp.txt", timestamp.read_bytes())
-    if not results:
-        return results, problems
-    reviewed = _reviewed(course, chapter, student)
-    try:
-        _mirror_new_lessons(course, chapter, student)
-        course.autograde(student, chapter, results)
-        _comment(course, chapter, student, results)
-        _keep_reviewed(course, chapter, student, reviewed, earlier)
-        course.write_feedback(student, chapter)
-    except (GradeError, MissingEntry) as error:
-        problems.append(Problem(student, "", f"nbgrader could not grade this: {error}"))
-        return {}, problems
-    return results, problems
+            with alembic_on_the_path():
+                self._gradebook: Any = Gradebook(course.database, course.course_id)
+            if course.database.startswith("sqlite"):
+                self._patient()
+        except DatabaseError as error:
+            cure = "Cure: bring back a copy of it, or move it aside and grade again."
+            raise GradeError(f"The gradebook {course.database} cannot be used ({error.orig}). {cure}") from error
+        settings = {name: part for name, part in course.config.items() if name != "NbConvertBase"}
+        self._penalties = AssignLatePenalties(config=Config(settings))
+        self._penalties.init_plugin()
 
+    def _patient(self) -> None:
+        from sqlalchemy import text
 
-def _mirror_new_lessons(course: _Course, chapter: str, student: str) -> None:
-    """Give an earlier submission a place for the lessons that the chapter has got since: nbgrader makes none."""
-    from nbgrader.api import Comment, Grade, MissingEntry, SubmittedNotebook
+        self._gradebook.db.execute(text(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}"))
 
-    with course.gradebook as gradebook:
+    def write(self, student: str, chapter: str, graded: Mapping[str, Graded], timestamp: str = "") -> None:
+        """Write what was found about a student's notebooks: gradebook, then `autograded/`.
+
+        A lesson that was not handed in counts nothing, one that was handed in earlier and not now keeps its scores.
+
+        Args:
+            student: the id.
+            chapter: nbgrader's assignment.
+            graded: lesson -> its result and notebook.
+            timestamp: when it was handed in, as text; empty where that is not known.
+
+        Raises:
+            GradeError: the gradebook lacks what the lessons have, or refuses; nothing was written.
+        """
+        from nbgrader.api import MissingEntry
+        from sqlalchemy.exc import SQLAlchemyError
+
         try:
-            submission = gradebook.find_submission(chapter, student)
-        except MissingEntry:
-            return
+            self._write(student, chapter, graded, timestamp)
+        except (MissingEntry, SQLAlchemyError) as error:
+            self._gradebook.db.rollback()
+            raise GradeError(f"nbgrader's gradebook does not take this: {error}") from error
+        for name, each in graded.items():
+            replace(self._autograded(student, chapter, name), each.notebook)
+
+    def _write(self, student: str, chapter: str, graded: Mapping[str, Graded], timestamp: str) -> None:
+        database = self._gradebook.db
+        self._gradebook.update_or_create_student(student)
+        when = {"timestamp": timestamp} if timestamp else {}
+        with database.no_autoflush:  # nbgrader builds a submission piece by piece
+            submission = self._gradebook.update_or_create_submission(chapter, student, **when)
+        self._mirror_new_lessons(submission)
+        notebooks = {notebook.name: notebook for notebook in submission.notebooks}
+        for name, notebook in notebooks.items():
+            if name in graded:
+                self._write_notebook(notebook, chapter, student, graded[name])
+            elif not self._autograded(student, chapter, name).exists():
+                for grade in notebook.grades:
+                    grade.auto_score, grade.needs_manual_grade = 0, False
+        database.flush()
+        for notebook in notebooks.values():
+            self._penalise(submission, notebook)
+        database.commit()
+
+    def _write_notebook(self, notebook: Any, chapter: str, student: str, graded: Graded) -> None:
+        assert graded.result
+        answers = _answers(read_cells(self._autograded(student, chapter, notebook.name), graded.notebook))
+        before = self._answers_before(student, chapter, notebook.name)
+        verdicts = {name: said for found in graded.result.exercises for name, said in found.verdicts.items()}
+        answered = {f"written-{written.written}": written.answered for written in graded.result.written}
+        for grade in notebook.grades:
+            name = grade.name
+            if name in answered:
+                grade.auto_score = None if answered[name] else 0
+                same = answers.get(name) == before.get(name)
+            else:
+                grade.auto_score = grade.cell.max_score if verdicts.get(name, "") is None else 0
+                same = answers == before  # a check depends on the answers
+            if grade.manual_score is not None:  # a person's grade of the same answer needs no second look
+                grade.needs_manual_grade = grade.needs_manual_grade or not same
+            else:
+                grade.needs_manual_grade = grade.auto_score is None
+        remarks = _remarks(graded.result)
+        for comment in notebook.comments:
+            comment.auto_comment = remarks.get(comment.name)
+
+    def _penalise(self, submission: Any, notebook: Any) -> None:
+        """nbgrader's `AssignLatePenalties`: what its plugin says, within 0 and the score."""
+        notebook.late_submission_penalty = None
+        late = submission.total_seconds_late
+        if late > 0:
+            self._gradebook.db.flush()
+            self._gradebook.db.expire(notebook)
+            penalty = self._penalties.plugin_inst.late_submission_penalty(submission.student_id, notebook.score, late)
+            if penalty is not None:
+                notebook.late_submission_penalty = min(max(penalty, 0), notebook.score)
+
+    def _mirror_new_lessons(self, submission: Any) -> None:
+        """Give an earlier submission a place for the lessons that the chapter has got since: nbgrader makes none."""
+        from nbgrader.api import Comment, Grade, SubmittedNotebook
+
         there = {notebook.name for notebook in submission.notebooks}
-        with gradebook.db.no_autoflush:
+        with self._gradebook.db.no_autoflush:
             for notebook in submission.assignment.notebooks:
                 if notebook.name not in there:
                     place = SubmittedNotebook(notebook=notebook, assignment=submission)
@@ -267,17 +136,127 @@ def _mirror_new_lessons(course: _Course, chapter: str, student: str) -> None:
                         Grade(cell_id=cell.id, notebook=place)
                     for cell in [*notebook.solution_cells, *notebook.task_cells]:
                         Comment(cell_id=cell.id, notebook=place)
-                    gradebook.db.add(place)
-        gradebook.db.commit()
+                    self._gradebook.db.add(place)
+        self._gradebook.db.flush()
+        self._gradebook.db.expire(submission)
+
+    def _autograded(self, student: str, chapter: str, lesson: str) -> Path:
+        return self._course.folder("autograded", student, chapter) / f"{lesson}.ipynb"
+
+    def _answers_before(self, student: str, chapter: str, lesson: str) -> dict[str, str]:
+        path = self._autograded(student, chapter, lesson)
+        return _answers(read_cells(path)) if path.exists() else {}
+
+    def scores(self, chapter: str, lessons: Sequence[Lesson], students: Sequence[str] = ()) -> list[Score]:
+        """Every student's points for every exercise and written answer; 0 where the gradebook has none.
+
+        Args:
+            chapter: nbgrader's assignment.
+            lessons: of the chapter.
+            students: ids; those that have handed in the chapter come with them.
+        """
+        found: dict[str, dict[tuple[str, str], float]] = {student: {} for student in students}
+        waiting: set[tuple[str, str, str]] = set()
+        for student, lesson, name, points, waits in self._rows(chapter):
+            found.setdefault(student, {})[lesson, name] = points
+            if waits:
+                waiting.add((student, lesson, name))
+        scores = []
+        for student in sorted(found):
+            own = found[student]
+            for each in lessons:
+                for exercise in each.exercises:
+                    total = sum(own.get((each.name, check.grade_id), 0.0) for check in exercise.checks)
+                    scores.append(Score(student, each.name, exercise.name, total, exercise.points))
+                for written in each.written:
+                    waits = (student, each.name, written.grade_id) in waiting
+                    known = None if waits else own.get((each.name, written.grade_id), 0.0)
+                    scores.append(Score(student, each.name, written.name, known, written.points))
+        return scores
+
+    def _rows(self, chapter: str) -> Iterator[tuple[str, str, str, float, bool]]:
+        """(student, lesson, grade_id, points, whether a person has to say) of every grade."""
+        from nbgrader.api import Assignment, BaseCell, Grade, Notebook, SubmittedAssignment, SubmittedNotebook
+
+        rows = (
+            self._gradebook.db.query(
+                SubmittedAssignment.student_id,
+                Notebook.name,
+                BaseCell.name,
+                Grade.score,
+                Grade.needs_manual_grade,
+                Grade.manual_score,
+            )
+            .join(SubmittedNotebook, SubmittedNotebook.assignment_id == SubmittedAssignment.id)
+            .join(Notebook, Notebook.id == SubmittedNotebook.notebook_id)
+            .join(Grade, Grade.notebook_id == SubmittedNotebook.id)
+            .join(BaseCell, BaseCell.id == Grade.cell_id)
+            .join(Assignment, Assignment.id == SubmittedAssignment.assignment_id)
+            .filter(Assignment.name == chapter)
+        )
+        for student, lesson, name, points, needs, manual in rows:
+            yield student, lesson, name, float(points), bool(needs) and manual is None
+
+    def penalties(self, chapter: str) -> dict[str, dict[str, float]]:
+        """student -> lesson -> points taken away because it came late."""
+        found: dict[str, dict[str, float]] = defaultdict(dict)
+        for submission in self._gradebook.assignment_submissions(chapter):
+            for notebook in submission.notebooks:
+                if notebook.late_submission_penalty:
+                    found[submission.student_id][notebook.name] = float(notebook.late_submission_penalty)
+        return found
+
+    def remarks(self, chapter: str) -> dict[str, dict[tuple[str, str], str]]:
+        """student -> (lesson, exercise or written answer) -> what a person has remarked in formgrader."""
+        from nbgrader.api import Assignment, BaseCell, Comment, Notebook, SubmittedAssignment, SubmittedNotebook
+
+        rows = (
+            self._gradebook.db.query(
+                SubmittedAssignment.student_id, Notebook.name, BaseCell.name, Comment.manual_comment
+            )
+            .join(SubmittedNotebook, SubmittedNotebook.assignment_id == SubmittedAssignment.id)
+            .join(Notebook, Notebook.id == SubmittedNotebook.notebook_id)
+            .join(Comment, Comment.notebook_id == SubmittedNotebook.id)
+            .join(BaseCell, BaseCell.id == Comment.cell_id)
+            .join(Assignment, Assignment.id == SubmittedAssignment.assignment_id)
+            .filter(Assignment.name == chapter, Comment.manual_comment.is_not(None))
+        )
+        found: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
+        for student, lesson, cell, said in rows:
+            found[student][lesson, cell.partition("-")[2]] = said
+        return found
+
+    def close(self) -> None:
+        """Close the gradebook."""
+        self._gradebook.close()
+
+    def __enter__(self) -> "GradebookWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-def _answers(path: Path) -> dict[str, str]:
-    """grade_id -> source of the solution cells of a rebuilt notebook and their helpers; empty where there is none."""
-    if not path.exists():
-        return {}
+def _remarks(result: NotebookResult) -> dict[str, str]:
+    """grade_id of an answer cell -> what formgrader shows beside it."""
+    remarks: dict[str, str] = {}
+    for found in result.exercises:
+        lines = [found.message] if found.message else []
+        if found.misconception:
+            lines.append(behaves_like(found.misconception))
+        if found.status == "not started":
+            lines = ["No response."]
+        if lines:
+            remarks[f"exercise-{found.exercise}"] = "\n\n".join(lines)
+    remarks |= {f"written-{each.written}": "No response." for each in result.written if not each.answered}
+    return remarks
+
+
+def _answers(cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """grade_id -> source of the solution cells of a rebuilt notebook, with the learner's own cells above them."""
     answers: dict[str, str] = {}
     own = ""
-    for cell in read_cells(path):
+    for cell in cells:
         marks, source = cell["metadata"].get("nbgrader", {}), "".join(cell["source"])
         if source.startswith(OWN_CELLS):
             own += f"{source}\n"
@@ -285,135 +264,3 @@ def _answers(path: Path) -> dict[str, str]:
             answers[marks["grade_id"]] = own + source
             own = ""
     return answers
-
-
-def _reviewed(course: _Course, chapter: str, student: str) -> set[tuple[str, str]]:
-    """(lesson, grade_id) of the cells that a person has graded, and that wait for nobody."""
-    return {
-        (notebook.name, grade.name)
-        for notebook in _submitted_notebooks(course, chapter, student)
-        for grade in notebook.grades
-        if grade.manual_score is not None and not grade.needs_manual_grade
-    }
-
-
-def _keep_reviewed(
-    course: _Course,
-    chapter: str,
-    student: str,
-    reviewed: set[tuple[str, str]],
-    earlier: Mapping[str, Mapping[str, str]],
-) -> None:
-    """nbgrader asks for another look at every grade of a person; one at an unchanged answer needs none."""
-    now = {name: _answers(course.folder(REBUILT, student, chapter) / f"{name}.ipynb") for name in earlier}
-    with course.gradebook as gradebook:
-        for name, grade_id in reviewed:
-            if name not in now:
-                continue  # a lesson that the chapter has no more
-            same = (
-                earlier[name].get(grade_id) == now[name][grade_id]
-                if grade_id in now[name]
-                else earlier[name] == now[name]  # a check cell: its grade depends on the answers
-            )
-            if same:
-                gradebook.find_grade(grade_id, name, chapter, student).needs_manual_grade = False
-        gradebook.db.commit()
-
-
-def _comment(course: _Course, chapter: str, student: str, results: Mapping[str, NotebookResult]) -> None:
-    """Put message and misconception of failed exercises where nbgrader's feedback shows them."""
-    with course.gradebook as gradebook:
-        for name, result in results.items():
-            for found in result.exercises:
-                comment = gradebook.find_comment(f"exercise-{found.exercise}", name, chapter, student)
-                remarks = [found.message] if found.message else []
-                if found.misconception:
-                    remarks.append(behaves_like(found.misconception))
-                if remarks:
-                    comment.auto_comment = "\n\n".join(remarks)
-        gradebook.db.commit()
-
-
-def _submitted_notebooks(course: _Course, chapter: str, student: str) -> Iterator[Any]:
-    from nbgrader.api import MissingEntry
-
-    with course.gradebook as gradebook:
-        try:
-            submission = gradebook.find_submission(chapter, student)
-        except MissingEntry:
-            return
-        yield from submission.notebooks
-
-
-def _scores(course: _Course, chapter: str, lessons: Sequence[Lesson], students: Sequence[str]) -> list[Score]:
-    """Every student's points for every exercise and written answer, as the gradebook has them; 0 where it has none."""
-    with course.gradebook as gradebook:
-        known = {submission.student.id for submission in gradebook.assignment_submissions(chapter)}
-    scores = []
-    for student in sorted(known | set(students)):
-        points: dict[tuple[str, str], float] = defaultdict(float)
-        waiting: set[tuple[str, str]] = set()
-        for notebook in _submitted_notebooks(course, chapter, student):
-            for grade in notebook.grades:
-                points[notebook.name, grade.name] = grade.score
-                if grade.needs_manual_grade and grade.manual_score is None:
-                    waiting.add((notebook.name, grade.name))
-        for lesson in lessons:
-            for exercise in lesson.exercises:
-                total = sum(points[lesson.name, check.grade_id] for check in exercise.checks)
-                scores.append(Score(student, lesson.name, exercise.name, total, exercise.points))
-            for written in lesson.written:
-                key = (lesson.name, written.grade_id)
-                scores.append(
-                    Score(student, lesson.name, written.name, None if key in waiting else points[key], written.points)
-                )
-    return scores
-
-
-def _flags(checked: Mapping[tuple[str, str], NotebookResult]) -> list[Problem]:
-    """What an instructor should look at: answers that did what no honest answer means to do."""
-    return [
-        Problem(student, lesson, f"{found.exercise}: {found.flag}")
-        for (student, lesson), result in checked.items()
-        for found in result.exercises
-        if found.flag
-    ]
-
-
-def _commonest(checked: Mapping[tuple[str, str], NotebookResult]) -> list[tuple[str, str, int]]:
-    counts = Counter(
-        (found.exercise, found.misconception)
-        for result in checked.values()
-        for found in result.exercises
-        if found.misconception
-    )
-    return [(exercise, misconception, count) for (exercise, misconception), count in counts.most_common()]
-
-
-def _write_csv(path: Path, scores: Sequence[Score]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["student", "lesson", "exercise", "points", "max"])
-    for score in scores:
-        points = "" if score.points is None else f"{score.points:g}"
-        writer.writerow([score.student, score.lesson, score.exercise, points, f"{score.max_points:g}"])
-    _replace(path, text.getvalue().encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that at every moment the old or the new one is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_bytes(content)
-    os.replace(beside, path)
-
-
-@contextmanager
-def _environment_of_kernels() -> Iterator[None]:
-    """Kernels import from where this process does; nbgrader finds `alembic`, which lies beside python."""
-    from nbgrader.utils import setenv
-
-    path = os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))
-    commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    with setenv(PYTHONPATH=path, PATH=commands, OMP_NUM_THREADS="1", PYTHONHASHSEED="0"):
-        yield

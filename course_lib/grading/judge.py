@@ -20,7 +20,7 @@ def main() -> None:
     order = json.loads(sys.stdin.readline())
     limit_memory(order["memory"])
     try:
-        with Players(order["packages"], order["imports"], order["boxed"]) as players:
+        with Players(order["packages"], order["imports"], order["boxed"], order["functions"]) as players:
             case = importlib.import_module("course_lib.grading.case")  # imports torch, while the players' process does
             for line in sys.stdin:
                 case.work(json.loads(line), players, tell)
@@ -49,7 +49,8 @@ def _take_over_standard_output() -> Callable[..., None]:
         os.dup2(nowhere, stream)
 
     def tell(event: str, **details: Any) -> None:
-        os.write(events, (json.dumps({"event": event, **details}) + "\n").encode())
+        line = json.dumps({"event": event, **details}, ensure_ascii=False) + "\n"
+        os.write(events, line.encode("utf-8", "replace"))  # half a character, as a result may have, has no bytes
 
     return tell
 

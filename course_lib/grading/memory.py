@@ -34,7 +34,14 @@ class Memory:
         bank = Path(task["bank"]).read_text(encoding="utf-8") if task["bank"] else ""
         with suppress(PackageNotFoundError):
             bank += version("torch")
-        depends = [_FORM, sys.version, imports, bank, {**task, "bank": ""}, [_digest(each) for each in packages]]
+        depends = [
+            _FORM,
+            sys.version,
+            imports,
+            bank,
+            {**task, "bank": ""},
+            [digest_of_package(each) for each in packages],
+        ]
         return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
 
     def recall(self, key: str) -> ExerciseResult | None:
@@ -58,8 +65,8 @@ class Memory:
 
 
 @cache
-def _digest(package: str) -> str:
-    """A digest of the source of a package, of this one with its grading as well."""
+def digest_of_package(package: str) -> str:
+    """A digest of the source of a package; of `course_lib`, its grading as well."""
     place, digest = place_of(package), hashlib.sha256()
     for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
         digest.update(str(path.relative_to(place.parent)).encode() + b"\0" + path.read_bytes())

@@ -11,6 +11,7 @@ import ast
 import gc
 import importlib
 import linecache
+import marshal
 import os
 import pkgutil
 import random
@@ -19,13 +20,15 @@ import socket
 import sys
 import threading
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
 
 from course_lib.grading import sandbox
-from course_lib.grading.channel import Channel, Gone, Tree, WireError, frame
+from course_lib.grading.channel import Channel, Gone, Tree, frame
 from course_lib.grading.conversation import Player
 from course_lib.grading.wire import Heap, Receiver, known_modules
 
@@ -34,7 +37,15 @@ IMPORTS = "<imports>"
 LONGEST_MESSAGE = 600  # characters
 _FUTURE = __future__.annotations.compiler_flag
 _DEFINING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
-_NOT_FOR_PLAYERS = ("authoring", "workspace", "grading", "cli")  # packages of the library that no answer uses
+_NOT_FOR_PLAYERS = (
+    "authoring",
+    "workspace",
+    "grading",
+    "cli",
+    "__main__",
+)  # packages of the library that no answer uses
+
+Emptied = dict[tuple[str, int, str], list[FunctionType]]  # (file, first line, name) -> the functions from there
 
 
 class AnswerError(Exception):
@@ -56,9 +67,9 @@ def library_message(name: str) -> str:
 class Withheld:
     """The library's version of the function under exercise, emptied while an answer to it is played.
 
-    Its code is exchanged in the function itself, so whoever holds the function, under whatever name and in whatever
-    module of the library, holds an empty one, and its code is gone from this process. A class cannot be emptied so;
-    it is only recognised.
+    In the sandbox it has been empty from the start (see `answer_key`). Elsewhere its code is exchanged in the function
+    itself, so whoever holds the function, under whatever name and in whatever module of the library, holds an empty
+    one. A class cannot be emptied so; it is only recognised.
     """
 
     def __init__(self, dotted: str) -> None:
@@ -86,6 +97,31 @@ class Withheld:
         """Whether `function` is the library's, in its own or in another coat."""
         code = getattr(function, "__code__", None)
         return function is self.original or (code is not None and code is getattr(self.original, "__code__", None))
+
+
+def emptied_functions(folder: str) -> Emptied:
+    """The functions that the library in `folder` has without their bodies, by their place; decorated ones too."""
+    found: Emptied = defaultdict(list)
+    for thing in gc.get_objects():
+        if type(thing) is FunctionType and hand_over.__name__ in thing.__code__.co_names:
+            path, code = Path(thing.__code__.co_filename), thing.__code__
+            if Path(folder) in path.parents:
+                found[path.relative_to(folder).as_posix(), code.co_firstlineno, code.co_name].append(thing)
+    return found
+
+
+def fill(emptied: Emptied, bodies: bytes) -> None:
+    """Give functions their bodies, which come from the referee's `AnswerKey.without`.
+
+    Raises:
+        RuntimeError: a file of the library has no such function.
+    """
+    loaded = {file for file, _, _ in emptied}  # a part of the library may need what this machine lacks
+    for place, code in marshal.loads(bodies):
+        if place[0] in loaded and place not in emptied:
+            raise RuntimeError(f"the library has no function {place[2]} at line {place[1]} of {place[0]}")
+        for function in emptied.get(place, ()):
+            function.__code__ = code
 
 
 _handed_over: list[str] = []  # the withheld functions that were called
@@ -116,7 +152,9 @@ def fix_seeds() -> None:
 def play(name: str, cell: str, before: list[str], names: dict[str, Any]) -> Callable[..., Any]:
     """Run a learner's cell and return the function `name` that it defines.
 
-    A statement beside the answer that calls the withheld function of the library, to compare with it, is passed over.
+    A statement that fails beside the answer costs nothing, as in a kernel, where a function that was defined stays:
+    it may try the answer on what an experiment made. Neither does one that calls the withheld function of the library,
+    to compare with it.
 
     Args:
         name: the function of the exercise.
@@ -126,27 +164,56 @@ def play(name: str, cell: str, before: list[str], names: dict[str, Any]) -> Call
 
     Raises:
         AnswerError: the cell does not define the function.
-        BaseException: whatever the cell raises.
+        BaseException: what the cell raises before it defines the function.
     """
-    space = dict(names)
+    space = {**_KERNEL, **names}
     fix_seeds()
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     for source in before:
         with suppress(BaseException):  # what is missing shows in the cell that needs it
-            exec(compile(source, f"{CELL} before", "exec"), space)
+            flags, statements = _compiled(source, f"{CELL} before", flags)
+            for _, code in statements:
+                with suppress(BaseException):
+                    _run(code, space)
     space.pop(name, None)
     remember_source(cell)
-    flags = compile(cell, CELL, "exec").co_flags & _FUTURE  # of `from __future__ import …`, for every statement
-    for statement in ast.parse(cell, CELL).body:
-        code = compile(ast.Module([statement], []), CELL, "exec", flags, dont_inherit=True)
+    _passed_over.clear()
+    _, statements = _compiled(cell, CELL, flags)
+    for statement, code in statements:
         try:
-            exec(code, space)
+            _run(code, space)
         except LibraryAnswer:
             if isinstance(statement, _DEFINING):
                 raise
+        except Exception as error:
+            if is_dangerous(error):
+                raise
+            _passed_over.append(error)
     if not callable(space.get(name)):
+        if _passed_over:
+            raise _passed_over[0]
         raise AnswerError(f"Your cell defines no function {name}: was it renamed, or is its `def` line missing?")
     function: Callable[..., Any] = space[name]
     return function
+
+
+_passed_over: list[Exception] = []  # what statements beside the answer raised
+_KERNEL: dict[str, Any] = {"display": lambda *_, **__: None, "get_ipython": lambda: None}  # what it adds to Python
+
+
+def _compiled(source: str, filename: str, flags: int) -> tuple[int, list[tuple[ast.stmt, CodeType]]]:
+    """A cell's statements one by one, and `flags` with its `from __future__ import …`, which holds for later cells."""
+    flags |= compile(source, filename, "exec", flags, dont_inherit=True).co_flags & _FUTURE
+    body = ast.parse(source, filename).body
+    return flags, [(each, compile(ast.Module([each], []), filename, "exec", flags, dont_inherit=True)) for each in body]
+
+
+def _run(code: CodeType, space: dict[str, Any]) -> None:
+    awaited = eval(code, space)  # of a statement with `await` a coroutine, of every other one None
+    if awaited is not None:
+        import asyncio
+
+        asyncio.run(awaited)
 
 
 def remember_source(cell: str) -> None:
@@ -172,7 +239,10 @@ def explain(error: BaseException) -> str:
     if is_dangerous(error):
         return f"Your code asks for more memory than grading gives{_place(_line_of(error))}."
     what = said(error)
-    return shortened(f"{type(error).__name__}: {what}" if what else type(error).__name__) + _place(_line_of(error))
+    told = shortened(f"{type(error).__name__}: {what}" if what else type(error).__name__) + _place(_line_of(error))
+    if isinstance(error, NameError) and _passed_over and error is not _passed_over[0]:
+        told += f". Before that: {explain(_passed_over[0])}"
+    return told
 
 
 def said(error: BaseException) -> str:
@@ -213,15 +283,25 @@ def _place(line: int | None) -> str:
 
 
 class Stage(Player):
-    """The player's side of the talk, with the learner's cell on it."""
+    """The player's side of the talk, with the learner's cell on it.
 
-    def __init__(self, channel: Channel, packages: Iterable[str]) -> None:
+    Args:
+        channel: to the referee.
+        packages: of the library, by name.
+        emptied: the functions of the library that have no body yet.
+    """
+
+    def __init__(self, channel: Channel, packages: Iterable[str], emptied: Emptied) -> None:
         super().__init__(channel, known_modules(library_networks(packages)), explain)
+        self._emptied = emptied
+        self._names: dict[str, Any] = {}
         self._withheld: Withheld | None = None
         self._alarm: threading.Timer | None = None
 
     def answer(self, question: Tree) -> Tree:
         match question:
+            case ["prepare", message]:
+                return self._prepare(Receiver(Heap(), {}, self.import_).value(message))
             case ["play", message]:
                 return self._play(Receiver(Heap(), {}, self.import_).value(message))
             case ["begin", float(seconds)]:
@@ -232,20 +312,29 @@ class Stage(Player):
                 return bool(_handed_over)
         return super().answer(question)
 
-    def _play(self, task: dict[str, Any]) -> Tree:
-        """Play the cell; the answer is ["ready", number of the function] or [why not, message]."""
-        self._let_time_run(task["seconds"])
+    def _prepare(self, task: dict[str, Any]) -> Tree:
+        """Do what comes before the learner's code: the answer is ["ready"], or ["broken", why] and the course's fault.
+
+        It is a question of its own, because whatever is said later a learner's code may have said.
+        """
         if self._withheld:
             self._withheld.give_back()
         try:
-            names = imported(task["imports"])
+            fill(self._emptied, task["bodies"])
+            self._names = imported(task["imports"])
+            self._withheld = Withheld(task["function"])
         except BaseException as error:
             return ["broken", f"the imports cell fails: {explain(error)}"]
-        self._withheld = Withheld(task["function"])
+        return ["ready"]
+
+    def _play(self, task: dict[str, Any]) -> Tree:
+        """Play the cell; the answer is ["ready", number of the function] or [why not, message]."""
+        assert self._withheld
+        self._let_time_run(task["seconds"])
         if task["once"]:
             self._withheld.forget()
         try:
-            function = play(task["name"], task["cell"], task["before"], names)
+            function = play(task["name"], task["cell"], task["before"], self._names)
         except BaseException as error:
             if isinstance(error, LibraryAnswer):
                 return ["library", explain(error)]
@@ -283,20 +372,15 @@ def library_networks(packages: Iterable[str]) -> list[type[Any]]:
     return [each for each in dict.fromkeys(found) if issubclass(each, nn.Module) and each.__module__.startswith(tops)]
 
 
-def serve(stream: socket.socket, packages: Iterable[str]) -> None:
+def serve(stream: socket.socket, packages: Iterable[str], emptied: Emptied) -> None:
     """Answer what the referee asks, until it has no more to ask."""
     channel = Channel(stream)
-    stage = Stage(channel, packages)
+    stage = Stage(channel, packages, emptied)
     with suppress(Gone):
         while True:
             match channel.receive():
                 case ["ask", question]:
-                    answer = stage.answer(question)
-                    try:
-                        channel.send(["answer", answer])
-                    except WireError as error:
-                        told = stage.told(RuntimeError(f"what it returns cannot be handed over: {error}"))
-                        channel.send(["answer", ["raised", told, [None, []]]])
+                    stage.reply(stage.answer(question))
                 case _:
                     return
 
@@ -312,6 +396,9 @@ def load_library(packages: Iterable[str], imports: Iterable[str]) -> None:
     for source in imports:
         with suppress(Exception):  # told where it is played
             imported(source)
+    import torch
+
+    torch.ones(1).add(1)  # so torch looks up the processor, in files that a player no longer sees
 
 
 class Order(NamedTuple):
@@ -320,6 +407,7 @@ class Order(NamedTuple):
     mode: str
     memory: int
     seconds: int
+    user: int | None
     packages: list[str]
 
 
@@ -330,11 +418,11 @@ def main() -> None:
         if sys.platform == "win32"
         else socket.socket(fileno=int(sys.argv[-1]))
     )
-    mode, memory, seconds, packages, imports = Channel(control).receive()
-    order = Order(mode, memory, seconds, packages)
+    *ordered, imports = Channel(control).receive()
+    order = Order(*ordered)
     nowhere = os.open(os.devnull, os.O_RDWR)
     try:
-        load_library(packages, imports)
+        load_library(order.packages, imports)
     except BaseException as error:
         Channel(control).send(["broken", explain(error)])
         return
@@ -342,8 +430,8 @@ def main() -> None:
         os.dup2(nowhere, stream)
     Channel(control).send(["ready"])
     control.settimeout(None)
-    if mode == "serve":
-        serve(control, packages)
+    if order.mode == "serve":
+        serve(control, order.packages, {})
     else:
         _fork_players(control, order)
     os._exit(0)
@@ -352,6 +440,7 @@ def main() -> None:
 def _fork_players(control: socket.socket, order: Order) -> None:
     """Fork a player for each socket that comes (b"n"), and end it when told so (b"k")."""
     own = os.open("/proc/self/ns/pid", os.O_RDONLY) if order.mode == "box" else -1
+    emptied = emptied_functions(sandbox.LIBRARY) if order.mode == "box" else {}
     gc.collect()
     gc.freeze()  # what is here now stays shared with the players
     player = 0
@@ -368,16 +457,16 @@ def _fork_players(control: socket.socket, order: Order) -> None:
             player = os.fork()
             if player == 0:
                 control.close()
-                _be_a_player(socket.socket(fileno=files[0]), order, own)
+                _be_a_player(socket.socket(fileno=files[0]), order, own, emptied)
             os.close(files[0])
         control.sendall(b"d")
 
 
-def _be_a_player(stream: socket.socket, order: Order, own: int) -> None:
+def _be_a_player(stream: socket.socket, order: Order, own: int, emptied: Emptied) -> None:
     try:
         if order.mode == "box":
             os.close(own)
-            sandbox.confine(order.memory, order.seconds)
+            sandbox.confine(order.memory, order.seconds, order.user)
         else:
             os.setsid()
             sandbox.limit_resources(order.memory, order.seconds)
@@ -386,12 +475,12 @@ def _be_a_player(stream: socket.socket, order: Order, own: int) -> None:
             Channel(stream).send(["answer", ["broken", f"the walls of the sandbox do not stand: {error}"]])
         os._exit(1)
     with suppress(BaseException):
-        serve(stream, order.packages)
+        serve(stream, order.packages, emptied)
     os._exit(0)
 
 
 def _end(player: int, mode: str) -> None:
-    with suppress(ProcessLookupError, PermissionError):
+    with suppress(ProcessLookupError):
         (os.kill if mode == "box" else os.killpg)(player, signal.SIGKILL)
     with suppress(ChildProcessError):
         os.waitpid(player, 0)

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from course_lib.grading import sandbox
+from course_lib.grading.answer_key import AnswerKey
 from course_lib.grading.channel import Channel, Gone, OutOfTime
 
 STARTING = 180.0  # seconds to import torch on a busy machine
+PREPARING = 60.0  # seconds in which a new player has to be there, on a busy machine
 ENDING = 20.0  # seconds in which a player has to be gone
 MEMORY = 2 * 2**30  # bytes beyond what the library takes
 PROCESSOR = 600  # seconds of processor time for one exercise
@@ -34,12 +36,22 @@ class Players:
         packages: the packages of the library that answers may use, by name.
         imports: imports cells, whose modules are loaded once for all players.
         boxed: inside the sandbox; without it a learner's code has all the rights of this process.
+        functions: the exercises' functions, by their full names; in the sandbox the library has no body for them.
+        memory: bytes that a player may take beyond what the library takes.
 
     It starts while this process goes on: the first `new()` waits for it.
     """
 
-    def __init__(self, packages: Iterable[str], imports: Iterable[str], boxed: bool, memory: int = MEMORY) -> None:
+    def __init__(
+        self,
+        packages: Iterable[str],
+        imports: Iterable[str],
+        boxed: bool,
+        functions: Iterable[str] = (),
+        memory: int = MEMORY,
+    ) -> None:
         self.packages = list(packages)
+        self.key = AnswerKey(functions if boxed else ())
         self._imports, self._memory, self._boxed = list(imports), memory, boxed
         self.mode = "box" if boxed else "fork" if sys.platform == "linux" else "serve"
         self._process: subprocess.Popen[bytes] | None = None
@@ -93,7 +105,11 @@ class Players:
         folders = [place_of(package) for package in dict.fromkeys(["course_lib", *self.packages])]
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL}
         if self._boxed:
-            command = sandbox.command(_PROGRAM, folders, theirs.fileno())
+            self._without = tempfile.TemporaryDirectory(prefix="library-", ignore_cleanup_errors=True)
+            instead = {path: Path(self._without.name, str(n)) for n, path in enumerate(self.key.emptied)}
+            for path, file in instead.items():
+                file.write_text(self.key.emptied[path], encoding="utf-8")
+            command = sandbox.command(_PROGRAM, folders, theirs.fileno(), instead)
         else:
             command = [sys.executable, "-c", _PROGRAM, str(theirs.fileno())]
             options["env"] = _environment(folders)
@@ -110,7 +126,8 @@ class Players:
         theirs.close()
         self._control = ours
         with suppress(Gone):  # it may have ended: `_wait` tells
-            Channel(ours).send([self.mode, self._memory, PROCESSOR, self.packages, self._imports])
+            user = sandbox.a_user() if self._boxed else None
+            Channel(ours).send([self.mode, self._memory, PROCESSOR, user, self.packages, self._imports])
         self._is_ready = False
 
     def _wait(self) -> None:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from course_lib.grading.players import PREPARING
+
 LONGEST_LINE = 2**20  # bytes of one event
 MEMORY = 4 * 2**30  # bytes of private memory for a referee; importing torch takes a tenth of it
 STARTING = 240.0  # seconds to import torch on a busy machine, twice
@@ -26,9 +28,12 @@ class JudgingProcess:
         packages: of the library, by name.
         imports: imports cells whose modules players have loaded before they start.
         boxed: whether players run inside the sandbox.
+        functions: of the exercises, by their full names; inside the sandbox the library comes without them.
     """
 
-    def __init__(self, packages: Sequence[str], imports: Sequence[str], boxed: bool) -> None:
+    def __init__(
+        self, packages: Sequence[str], imports: Sequence[str], boxed: bool, functions: Sequence[str] = ()
+    ) -> None:
         self._limit = 0.0
         self._folder = tempfile.TemporaryDirectory(prefix="judging-", ignore_cleanup_errors=True)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
@@ -48,13 +53,14 @@ class JudgingProcess:
         )
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
-        self._write({"packages": list(packages), "imports": list(imports), "boxed": boxed, "memory": MEMORY})
-        self._ready = False
+        order = {"packages": list(packages), "imports": list(imports), "boxed": boxed, "functions": list(functions)}
+        self._write({**order, "memory": MEMORY})
+        self._ready = self._preparing = False
 
     def give(self, job: dict[str, Any]) -> None:
         """Let it work on `job`; its events follow, the last one is "done"."""
         self._limit = job["timeout"]
-        self._ready = False
+        self._ready = self._preparing = False
         self._write(job)
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -68,7 +74,7 @@ class JudgingProcess:
 
         `{"event": "ended", "status": ...}`: there are no more; `{"event": "out of time"}` without a line: none came.
         """
-        wait = self._limit + GRACE if self._ready else STARTING
+        wait = self._limit + GRACE + (PREPARING if self._preparing else 0) if self._ready else STARTING
         try:
             line = self._lines.get(timeout=wait)
         except queue.Empty:
@@ -82,7 +88,7 @@ class JudgingProcess:
             known = False
         if not known:
             return {"event": "ended", "status": None}
-        self._ready = True
+        self._ready, self._preparing = True, event["event"] == "preparing"
         return event
 
     def said_at_start(self) -> str:

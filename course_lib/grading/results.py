@@ -1,9 +1,10 @@
 """What grading finds out: one exercise, one notebook, one class."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -11,7 +12,20 @@ from rich.table import Table
 from rich.text import Text
 
 Status = Literal["passed", "failed", "not started"]
+OUT_OF_TIME = "does not end in time"  # the flag of an answer that was still running when its time was up
+# Characters that act on a terminal or on the order of what is read: controls but for line end and tab, the marks that
+# turn the direction of text, and halves of characters, which cannot even be written to a file.
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _MARK = {"passed": ("passed", "green"), "failed": ("failed", "red"), "not started": ("not started", "dim")}
+
+
+def printable(text: str) -> str:
+    """`text` with the codes of characters that do something in place of these characters: a learner may have put them.
+
+    Every result goes through this when it is made. Markup of a page or a terminal is text here; who writes a page
+    escapes it.
+    """
+    return _ACTING.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,16 @@ class ExerciseResult:
     seconds: float = 0.0
     flag: str = ""
     verdicts: Mapping[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        told = {check: message and printable(message) for check, message in self.verdicts.items()}
+        for name, value in (("message", printable(self.message)), ("flag", printable(self.flag)), ("verdicts", told)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether it was still running when its time was up."""
+        return self.flag == OUT_OF_TIME
 
 
 @dataclass(frozen=True)
@@ -63,6 +87,21 @@ class NotebookResult:
     def max_points(self) -> float:
         """Points that the checks can give."""
         return sum(result.max_points for result in self.exercises)
+
+    def as_data(self) -> dict[str, Any]:
+        """This as data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> "NotebookResult":
+        """What `as_data` has made.
+
+        Raises:
+            TypeError, KeyError: it is something else.
+        """
+        exercises = [ExerciseResult(**each) for each in data["exercises"]]
+        written = [WrittenResult(**each) for each in data["written"]]
+        return cls(data["lesson"], exercises, written, list(data["notes"]))
 
     def __rich__(self) -> RenderableType:
         table = Table(title=self.lesson, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -103,6 +142,14 @@ class Score:
     max_points: float
 
 
+def points_after_penalty(scores: Iterable[Score], penalty: float = 0.0) -> float:
+    """The points of `scores` less a late penalty, never below 0, as nbgrader counts.
+
+    What waits for a person counts 0.
+    """
+    return max(0.0, sum(score.points or 0.0 for score in scores) - penalty)
+
+
 @dataclass(frozen=True)
 class Problem:
     """What could not be graded, or should be looked at, and why. `lesson` is empty where it is not known."""
@@ -110,6 +157,10 @@ class Problem:
     student: str
     lesson: str
     reason: str
+
+    def __post_init__(self) -> None:
+        for name in ("student", "lesson", "reason"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -122,7 +173,7 @@ class GradeResult:
         problems: what could not be graded.
         flags: answers that an instructor should look at, with the reason.
         misconceptions: (exercise, misconception, students), the most common first.
-        csv, feedback, gradebook: where the results lie.
+        csv, feedback, gradebook, page: where the results lie.
     """
 
     chapter: str
@@ -134,6 +185,7 @@ class GradeResult:
     csv: Path
     feedback: Path
     gradebook: Path
+    page: Path
 
     @property
     def waiting(self) -> int:
@@ -162,7 +214,8 @@ class GradeResult:
         if self.misconceptions:
             lines.append(Text("\nMost common misconceptions", "bold"))
             lines += [Text(f"{count} × {exercise}: {said}") for exercise, said, count in self.misconceptions[:10]]
-        lines.append(Text(f"\nscores    {self.csv}\nfeedback  {self.feedback}\ngradebook {self.gradebook}"))
+        places = {"class": self.page, "scores": self.csv, "feedback": self.feedback, "gradebook": self.gradebook}
+        lines += [Text(f"{what:<10} {where}") for what, where in places.items()]
         return Group(*lines)
 
 

@@ -1,30 +1,42 @@
 """The walls around a player (Linux): what its process can see, and what it can do.
 
 bubblewrap gives one box to the process from which players are forked: no network, a read-only system, an empty home,
-nothing of the course but the library. In it each player gets walls of its own before any learner's code runs: new
-process and IPC spaces that end with it, an empty /tmp of limited size, the library's files covered, limits on memory,
-files and time, no privilege, and a seccomp filter that lets it start no process, open no socket and mount nothing.
+nothing of the course but the library, and that without the answers (see `answer_key`). In it each player gets walls of
+its own before any learner's code runs: new process and IPC spaces that end with it, everything read-only but an empty
+/tmp of limited size, the library's files covered, nothing of the kernel's in /proc, limits on memory, files, threads
+and time, no privilege, and a seccomp filter that lets it start no process, open no socket and mount nothing. A
+superuser's players are users of their own: user 0 may write the kernel's settings even without a privilege.
 """
 
 import ctypes
+import glob
 import os
 import platform
 import shutil
+import signal
+import socket
 import struct
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 LIBRARY = "/course"  # where the library's packages lie in the box, until they are covered
 SCRATCH = 64 * 2**20  # bytes that a player may write to /tmp
 LARGEST_FILE = 16 * 2**20  # bytes
 OPEN_FILES = 128
+THREADS = 64
+FIRST_USER = 1_900_000_000  # numbers from here on belong to no user of a machine, nor to a container manager's ranges
 
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWPID = 0x20000, 0x8000000, 0x20000000
 _CLONE_THREAD = 0x10000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID = 442, -100, 0x8000, 1, 2
+_CAP_KILL, _CAP_SETGID, _CAP_SETUID, _CAP_SETPCAP, _CAP_SYS_ADMIN = 5, 6, 7, 8, 21
 _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP, _PR_SET_SECCOMP, _PR_SET_DUMPABLE = 38, 24, 22, 4
+_PR_CAPBSET_READ = 23
 _PR_CAP_AMBIENT = 47
 _EPERM, _ENOSYS = 1, 38
 
@@ -40,7 +52,7 @@ _FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
     "accept4": (288, 242),
     # memory that no limit counts, and that outlives a process
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "msgget": (68, 186),
-    "semget": (64, 190), "mq_open": (240, 180),
+    "semget": (64, 190), "mq_open": (240, 180), "io_setup": (206, 0),
     # walls and devices
     "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41),
     "chroot": (161, 51), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
@@ -57,6 +69,7 @@ _FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
     "fanotify_init": (300, 262), "vhangup": (153, 58), "nfsservctl": (180, 42), "uselib": (134, None),
 }  # fmt: skip
 _CLONE, _CLONE3 = (56, 220), (435, 435)
+_NEWEST = 462  # mseal, of Linux 6.10: what came later is not in the table above, and is said not to exist
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 
 
@@ -65,40 +78,150 @@ class SandboxError(RuntimeError):
 
 
 def why_not() -> str | None:
-    """Why players cannot be confined on this machine, None where they can."""
+    """Why players cannot be confined on this machine, None where they can.
+
+    All walls are put up for a trial, and pushed against from inside: it takes a fraction of a second.
+    """
     if sys.platform != "linux":
         return f"this is {platform.system() or sys.platform}, and the sandbox needs Linux"
     if platform.machine() not in _ARCHITECTURES:
         return f"the sandbox does not know the processor {platform.machine()}"
     if not shutil.which("bwrap"):
         return "bubblewrap is not installed (Debian: apt-get install bubblewrap)"
-    trial = subprocess.run(
-        [*_bubblewrap(), "--ro-bind", "/", "/", "true"], capture_output=True, text=True, timeout=30, check=False
-    )
-    if trial.returncode:
-        return f"bubblewrap does not work here ({trial.stderr.strip().splitlines()[-1:] or ['it gives no reason']})"
-    return None
+    if any(_is_below(os.path.realpath(prefix), "/tmp") for prefix in (sys.prefix, sys.base_prefix)):
+        return "Python lies in /tmp, which players get anew: move the course's folder"
+    ours, theirs = os.pipe()
+    program = f"from course_lib.grading import sandbox; sandbox.trial({a_user()})"
+    box = command(program, [Path(__file__).parents[1]], theirs)
+    try:
+        trial = subprocess.run(
+            box, stdin=subprocess.DEVNULL, capture_output=True, pass_fds=[theirs], timeout=60, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "its trial does not end within a minute"
+    finally:
+        os.close(theirs)
+        with open(ours, "rb") as told:
+            said = told.read(1000).decode(errors="replace")
+    if said == _STANDS:
+        return None
+    last = trial.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it gives no reason"]
+    return f"its walls do not stand here ({said or last[0]})"
 
 
-def command(program: str, packages: list[Path], fd: int) -> list[str]:
+_STANDS = "they stand"
+
+
+def trial(user: int | None) -> None:
+    """Put up the walls around a process that pushes against them, and tell `_STANDS`, or the wall that does not.
+
+    Runs in the box, in place of a player's process; the file descriptor to write to is the last argument.
+    """
+    told = int(sys.argv[-1])
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    listen, speak = os.pipe()
+    try:
+        new_process_space(own)
+        os.close(own)
+        child = os.fork()
+        if child == 0:
+            try:
+                confine(2**28, 30, user)
+                said = open_doors() or _STANDS
+            except BaseException as error:
+                said = str(error)
+            os.write(speak, said.encode()[:1000])
+            signal.pause()
+        os.close(speak)
+        said = os.read(listen, 1000).decode()
+        os.kill(child, signal.SIGKILL)  # whatever it is: who makes players has to be able to end them
+        os.waitpid(child, 0)
+    except BaseException as error:
+        said = str(error)
+    os.write(told, said.encode()[:1000])
+
+
+def open_doors() -> str:
+    """What this process can do that a player must not, in words; empty where nothing was found."""
+    import threading
+
+    attempts: dict[str, Callable[[], object]] = {
+        "write to /": lambda: os.mkdir("/door"),
+        "write to the system's files": lambda: os.mkdir("/usr/door"),
+        "write to the devices": lambda: os.mkdir("/dev/door"),
+        "set the kernel": lambda: os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY),
+        "start a process": os.fork,
+        "run a program": lambda: os.execv(sys.executable, [sys.executable, "-c", ""]),
+        "open a socket": lambda: socket.socket(socket.AF_UNIX),
+        "leave its name spaces": lambda: new_process_space(-1),
+        "mount a file system": lambda: _mount("tmpfs", "/tmp", "tmpfs", 0, ""),
+    }
+    for what, attempt in attempts.items():
+        try:
+            attempt()
+        except OSError:
+            continue
+        return f"a player can {what}"
+    if os.listdir(LIBRARY):
+        return "a player sees the library's files"
+    packages = sysconfig.get_paths()["purelib"]
+    if not os.access(packages, os.R_OK | os.X_OK):
+        return f"a player cannot read {packages}; cure: chmod -R a+rX {sys.prefix}"
+    others = [name for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+    if others:
+        return "a player sees other processes"
+    started = threading.Thread(target=bool)  # the limit on threads may count what others run
+    started.start()
+    started.join()
+    return ""
+
+
+def is_privileged() -> bool:
+    """Whether this process is a superuser who can make the name spaces itself, and give each player a user of its own.
+
+    Everybody else needs a user name space of bubblewrap's.
+    """
+    needed = (_CAP_KILL, _CAP_SETGID, _CAP_SETUID, _CAP_SETPCAP, _CAP_SYS_ADMIN)
+    with open("/proc/self/status") as status:
+        held = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    return os.geteuid() == 0 and all(held >> capability & 1 for capability in needed)
+
+
+def a_user() -> int | None:
+    """The number of a user for the players of this process, None where it is not a superuser's to choose.
+
+    It is for whoever starts the box to ask: inside, everybody looks like a superuser.
+    """
+    return FIRST_USER + os.getpid() % 100_000 if is_privileged() else None
+
+
+def command(program: str, packages: list[Path], fd: int, instead: Mapping[Path, Path] | None = None) -> list[str]:
     """The command that runs the Python program text `program` in a box.
 
     Args:
         program: what Python runs.
         packages: folders of packages that it can import.
         fd: a file descriptor that it inherits.
+        instead: for files of these packages, the file that is there in its place.
     """
-    seen = ["/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/localtime"]
     paths = sysconfig.get_paths()
-    seen += [sys.base_prefix, sys.prefix, paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"]]
-    binds: list[str] = []
-    for path in dict.fromkeys(seen):
-        if os.path.islink(path) and path.count("/") == 1:
-            binds += ["--symlink", os.readlink(path), path]
-        elif os.path.exists(path) and not any(path.startswith(f"{other}/") for other in seen if other != "/"):
-            binds += ["--ro-bind", path, path]
+    inside = ("bin", "lib", "lib64", "share", "pyvenv.cfg")  # not all of it: somebody's course may lie in their prefix
+    seen = ["/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/localtime"]
+    seen += [os.path.join(prefix, part) for prefix in (sys.base_prefix, sys.prefix) for part in inside]
+    seen += [paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"], "/sys/devices/system/cpu"]
+    binds = _binds(seen)
+    for hidden in dict.fromkeys(_course_of(package, paths) for package in packages):
+        if any(_is_below(str(hidden), path) for path in seen):
+            binds += ["--tmpfs", str(hidden)] if hidden.is_dir() else ["--ro-bind", os.devnull, str(hidden)]
+            binds += _binds([path for path in seen if _is_below(path, str(hidden))])
     for package in packages:
         binds += ["--ro-bind", str(package), f"{LIBRARY}/{package.name}"]
+        emptied = {path: other for path, other in (instead or {}).items() if path == package or package in path.parents}
+        places = {path: Path(LIBRARY, package.name, path.relative_to(package)) for path in emptied}
+        for cached in {place.parent for path, place in places.items() if (path.parent / "__pycache__").is_dir()}:
+            binds += ["--tmpfs", str(cached / "__pycache__")]
+        for path, other in emptied.items():
+            binds += ["--ro-bind", str(other), str(places[path])]
     fonts = Path(os.environ.get("MPLCONFIGDIR") or Path.home() / ".cache" / "matplotlib")
     environment = {
         "HOME": "/tmp",
@@ -114,8 +237,10 @@ def command(program: str, packages: list[Path], fd: int) -> list[str]:
         "PYTHONWARNINGS": "ignore",
     }
     binds += ["--tmpfs", "/fonts"]
-    for known in fonts.glob("fontlist-*.json"):  # else matplotlib looks for fonts, for seconds
-        binds += ["--ro-bind", str(known), f"/fonts/{known.name}"]
+    for known in glob.glob(
+        f"{glob.escape(str(fonts))}/fontlist-*.json"
+    ):  # else matplotlib looks for fonts, for seconds
+        binds += ["--ro-bind", known, f"/fonts/{os.path.basename(known)}"]
     box = [*_bubblewrap(), *binds, "--proc", "/proc", "--dev", "/dev"]
     box += ["--tmpfs", "/tmp", "--dir", "/home", "--chdir", "/tmp", "--hostname", "player", "--clearenv"]
     for name, value in environment.items():
@@ -124,10 +249,38 @@ def command(program: str, packages: list[Path], fd: int) -> list[str]:
     return [*box, "--", sys.executable, "-s", "-P" if sys.version_info >= (3, 11) else "-u", "-c", start, str(fd)]
 
 
+def _binds(paths: list[str]) -> list[str]:
+    """Options that show `paths` read-only; what lies below one of them comes with it."""
+    binds: list[str] = []
+    for path in dict.fromkeys(paths):
+        if os.path.islink(path) and path.count("/") == 1:
+            binds += ["--symlink", os.readlink(path), path]
+        elif os.path.exists(path) and not any(_is_below(path, other) for other in paths if other != path):
+            # the folders above it by themselves, for everybody to pass: bubblewrap would make some for user 0 only
+            binds += ["--dir", os.path.dirname(path), "--ro-bind", path, path]
+    return binds
+
+
+def _course_of(package: Path, paths: Mapping[str, str]) -> Path:
+    """What must not be seen of a package's place: the course around it, or where it is installed the package alone."""
+    installed = {Path(paths[kind]).resolve() for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return package if package.parent.resolve() in installed else package.parent
+
+
+def _is_below(path: str, other: str) -> bool:
+    return path == other or path.startswith(f"{other.rstrip('/')}/")
+
+
 def _bubblewrap() -> list[str]:
-    # CAP_SYS_ADMIN holds inside the box only: the walls of each player are put up with it, and it is dropped then.
-    return ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--cap-add",
-            "CAP_SYS_ADMIN"]  # fmt: skip
+    # These capabilities are for the walls around each player, which are put up with them and take them away, and to end
+    # a player, who is another user.
+    box = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    box += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    for name in ("CAP_SYS_ADMIN", "CAP_SETPCAP", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"):
+        box += ["--cap-add", name]
+    if not is_privileged():  # user 0 of a user name space, or bubblewrap would put a second one around the process
+        box += ["--unshare-user", "--uid", "0", "--gid", "0"]
+    return box
 
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -149,32 +302,32 @@ def new_process_space(own: int) -> None:
     _check(_libc.unshare(_CLONE_NEWPID), "unshare")
 
 
-def confine(memory: int, seconds: int) -> None:
+def confine(memory: int, seconds: int, user: int | None) -> None:
     """Put up the walls around this process, the first one of a process space; nothing takes them down again.
 
     Args:
         memory: bytes that it may take beyond what it has.
         seconds: of processor time.
+        user: the number of a user who is nobody else, for a superuser's player; None lets it be who it is.
 
     Raises:
         OSError: a wall does not stand; no learner's code may run then.
     """
     assert _libc
     os.setsid()
+    Path("/proc/self/oom_score_adj").write_text("1000")  # where a machine runs out of memory, a player ends first
     _check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWIPC), "unshare")
-    quiet = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-    _mount("tmpfs", "/tmp", "tmpfs", quiet, f"size={SCRATCH},nr_inodes=2000,mode=700")
-    _mount("tmpfs", "/dev/shm", "tmpfs", quiet, "size=1m,nr_inodes=100")
+    _check(_libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None), "keep mounts private")
+    _make_read_only("/")
+    quiet, owner = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, f"uid={user or 0},gid={user or 0}"
+    _mount("tmpfs", "/tmp", "tmpfs", quiet, f"size={SCRATCH},nr_inodes=2000,mode=700,{owner}")
+    _mount("tmpfs", "/dev/shm", "tmpfs", quiet, f"size=1m,nr_inodes=100,mode=700,{owner}")
     _mount("tmpfs", LIBRARY, "tmpfs", quiet | _MS_RDONLY, "size=4k,mode=555")
-    _mount("proc", "/proc", "proc", quiet, "hidepid=2")
-    os.chdir("/tmp")
+    _mount("proc", "/proc", "proc", quiet | _MS_RDONLY, "hidepid=2,subset=pid")  # processes, nothing of the kernel's
     limit_resources(memory, seconds)
-    for capability in range(64):
-        if _prctl(_PR_CAPBSET_DROP, capability) != 0:
-            break  # the kernel has no more of them
-    _drop_capabilities()
-    _check(_prctl(_PR_SET_NO_NEW_PRIVS, 1), "no_new_privs")
-    _check(_prctl(_PR_SET_DUMPABLE, 0), "dumpable")
+    limit_threads()
+    _lose_privileges(user)
+    os.chdir("/tmp")
     _filter_system_calls()
 
 
@@ -183,17 +336,53 @@ def limit_resources(memory: int, seconds: int) -> None:
     import resource
 
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
-    limits = {
-        resource.RLIMIT_AS: pages * resource.getpagesize() + memory,
-        resource.RLIMIT_CPU: seconds,
-        resource.RLIMIT_FSIZE: LARGEST_FILE,
-        resource.RLIMIT_NOFILE: OPEN_FILES,
-        resource.RLIMIT_CORE: 0,
-    }
-    for kind, limit in limits.items():
-        _, hard = resource.getrlimit(kind)
-        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(kind, (limit, limit))
+    _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + memory)
+    _limit(resource.RLIMIT_CPU, seconds)
+    _limit(resource.RLIMIT_FSIZE, LARGEST_FILE)
+    _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
+    _limit(resource.RLIMIT_CORE, 0)
+
+
+def limit_threads() -> None:
+    """Limit the threads of a player. Inside the box only: outside, what its user runs elsewhere would be counted."""
+    import resource
+
+    _limit(resource.RLIMIT_NPROC, THREADS)
+    _limit(resource.RLIMIT_SIGPENDING, 1000)
+    _limit(resource.RLIMIT_MSGQUEUE, 0)
+    _limit(resource.RLIMIT_MEMLOCK, 0)
+
+
+def _limit(kind: int, limit: int) -> None:
+    import resource
+
+    _, hard = resource.getrlimit(kind)
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(kind, (limit, limit))
+
+
+def _make_read_only(path: str) -> None:
+    """Everything that is mounted at `path` and below (Linux 5.12 has the call; the C library need not know it)."""
+    assert _libc
+    attributes = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID, 0, 0, 0)
+    numbers = [ctypes.c_long(each) for each in (_MOUNT_SETATTR, _AT_FDCWD)]
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    result = _libc.syscall(*numbers, path.encode(), ctypes.c_uint(_AT_RECURSIVE), attributes, size)
+    _check(result, f"make {path} read-only")
+
+
+def _lose_privileges(user: int | None) -> None:
+    for capability in range(64):
+        if _prctl(_PR_CAPBSET_READ, capability) < 0:
+            break  # the kernel has no more of them
+        _check(_prctl(_PR_CAPBSET_DROP, capability), "drop a capability")
+    if user is not None:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+    _drop_capabilities()
+    _check(_prctl(_PR_SET_NO_NEW_PRIVS, 1), "no_new_privs")
+    _check(_prctl(_PR_SET_DUMPABLE, 0), "dumpable")
 
 
 def _mount(source: str, target: str, kind: str, flags: int, options: str) -> None:
@@ -232,6 +421,7 @@ def _filter_system_calls() -> None:
     program += [(load, 0, 0, 0)]
     if column == 0:
         program += [(at_least, 0, 1, 0x40000000), (give, 0, 0, refuse | _ENOSYS)]  # the x32 calls
+    program += [(at_least, 0, 1, _NEWEST + 1), (give, 0, 0, refuse | _ENOSYS)]
     program += [(equal, 0, 1, _CLONE3[column]), (give, 0, 0, refuse | _ENOSYS)]
     for numbers in _FORBIDDEN.values():
         number = numbers[column]

@@ -54,7 +54,8 @@ def synflow_scores(
     Args:
         network: any network that maps a batch of images to outputs; it is not changed.
         image_shape: the shape of one image, without the batch.
-        masks: what was pruned before, by name: a weight whose mask is False counts as 0, and its score is 0.
+        masks: what was pruned before, by name: a weight whose mask is False counts as 0, and its score is 0. A layer
+            that is not named is whole.
 
     Returns:
         For the name of every parameter with two or more dimensions, its scores, float64, in the parameter's shape.

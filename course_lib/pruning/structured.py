@@ -83,7 +83,7 @@ def taylor_importance(activation: Tensor, gradient: Tensor) -> Tensor:
         ValueError: the shapes differ.
 
     Source: Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning" (first order, on gates, with the
-    gradient of each image: "Taylor FO-FG" in its tables).
+    gradient of each image: "Taylor_gate_FG" in the authors' code).
     """
     if activation.shape != gradient.shape:
         raise ValueError(

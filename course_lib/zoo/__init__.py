@@ -1,5 +1,6 @@
 """Trained checkpoints with their model cards: `load("resnet-20")`."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -71,6 +72,9 @@ def save(network: nn.Module, name: str, described: dict[str, Any], **options: An
         network: its weights are saved; the network itself is rebuilt by `nets.build(described["network"], **options)`,
             where a card without "network" takes `name`.
         described: what the model card says beside name, network, options, bytes and SHA-256.
+
+    Raises:
+        CheckpointError: the disk is full, or the folder cannot be written; an earlier checkpoint is as it was.
     """
     _FOLDER.mkdir(exist_ok=True)
     path = _FOLDER / f"{name}.safetensors"
@@ -83,19 +87,25 @@ def save(network: nn.Module, name: str, described: dict[str, Any], **options: An
         "sha256": hashlib.sha256(content).hexdigest(),
         **described,
     }
-    _replace(path, content)
-    _replace(path.with_suffix(".json"), (json.dumps(written, indent=2) + "\n").encode())
+    _replace({path: content, path.with_suffix(".json"): (json.dumps(written, indent=2) + "\n").encode()})
     return path
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write all of `content` or leave the file as it was."""
-    new = path.with_name(path.name + ".new")
+def _replace(contents: dict[Path, bytes]) -> None:
+    """Write all of these files, which belong together, or leave all as they were."""
+    new = {path: path.with_name(path.name + ".new") for path in contents}
     try:
-        new.write_bytes(content)
-        os.replace(new, path)
+        for path, content in contents.items():
+            new[path].write_bytes(content)
+        for path in contents:
+            os.replace(new[path], path)
+    except OSError as error:
+        cure = "free some space, or make the folder writable, and run the same command again."
+        raise CheckpointError(f"{path} cannot be written ({error.strerror}). Cure: {cure}") from error
     finally:
-        new.unlink(missing_ok=True)
+        for path in new.values():
+            with contextlib.suppress(OSError):  # a folder that cannot be written cannot be tidied
+                path.unlink()
 
 
 def _cure(path: Path) -> str:

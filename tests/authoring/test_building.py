@@ -261,7 +261,7 @@ def test_full_disk_is_told_in_one_line_and_changes_nothing(built, monkeypatch):
         return write(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", no_room)
-    with pytest.raises(BuildError, match="cannot be written .No space left on device.. Cure: Make room") as caught:
+    with pytest.raises(BuildError, match="cannot be written .No space left on device.. Cure: make room") as caught:
         build(built.root)
     assert "\n" not in str(caught.value) and snapshot(built.root) == before
 

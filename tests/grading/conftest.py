@@ -34,6 +34,16 @@ def lesson(course: Path) -> Lesson:
     return read_lesson(course / "solutions" / "01_demo" / "01_keeping.py")
 
 
+@pytest.fixture(scope="session")
+def released(course: Path, lesson: Lesson, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An nbgrader course with the small chapter released and nobody graded; to be copied."""
+    from course_lib.grading.course_folder import course_folder
+
+    output = tmp_path_factory.mktemp("released") / "course"
+    course_folder(course, lesson.chapter, [lesson], output)
+    return output
+
+
 @pytest.fixture
 def fill(course: Path, tmp_path: Path) -> Fill:
     """Write a copy of the student's notebook with these answers: `fill(keep_mask="def …", written_why="…")`."""

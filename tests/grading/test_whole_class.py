@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from course_lib.authoring import build
-from course_lib.grading import GradeError, GradeResult, grade
+from course_lib.grading import GradeError, GradeResult, How, grade
 from tests.grading.small_course import RIGHT_KEEP, RIGHT_TOTAL, cell_with
 
 Fill = Callable[..., Path]
+HOW = How(workers=1, trust_students=True, timeout=20)
+AGAIN = How(workers=1, trust_students=True, timeout=20, again=True)
 SIGNED = RIGHT_KEEP.replace("abs(values[i])", "values[i]")
 WARNS = "import warnings\n\ndef total(values):\n    warnings.warn('slow')\n    return sum(values)\n"
 
@@ -63,7 +65,7 @@ def graded(course: Path, folders: tuple[Path, Path]) -> GradeResult:
     (submitted / "empty").mkdir()
     flat = (submitted / "all-right" / "01_demo" / "01_keeping.ipynb").read_text()
     (submitted / "flat_01_keeping.ipynb").write_text(flat)
-    return grade(submitted, "01_demo", course, output=output, timeout=20)
+    return grade(submitted, "01_demo", course, output=output, how=HOW)
 
 
 def points(result: GradeResult, student: str) -> dict[str, float | None]:
@@ -138,13 +140,15 @@ def test_grading_again_changes_nothing_and_keeps_what_a_person_gave(
         written = gradebook.find_grade("written-why", "01_keeping", "01_demo", "all-right")
         written.manual_score, written.needs_manual_grade = 1.5, False
         gradebook.db.commit()
-    again = grade(only_one, "01_demo", course, output=output, timeout=20)
+    unchanged = grade(only_one, "01_demo", course, output=output, how=HOW)
+    assert unchanged.graded == []
+    again = grade(only_one, "01_demo", course, output=output, how=AGAIN)
     assert points(again, "all-right") == {"keep_mask": 3, "total": 2, "why": 1.5}
     assert points(again, "signed") == points(graded, "signed")
     assert again.graded == ["all-right"]
 
     (only_one / "all-right" / "01_demo" / "01_keeping.ipynb").write_text("")
-    broken = grade(only_one, "01_demo", course, output=output, timeout=20)
+    broken = grade(only_one, "01_demo", course, output=output, how=HOW)
     assert points(broken, "all-right") == points(again, "all-right")
     assert [problem.student for problem in broken.problems] == ["all-right"]
     assert broken.graded == []
@@ -176,7 +180,7 @@ def test_chapter_that_grows_and_changes_stays_gradable(
     """A new lesson, an interrupted release, a mark of a person, and a lesson that is no more."""
     from nbgrader.api import Gradebook
 
-    from course_lib.grading import gradebook as module
+    from course_lib.grading.course_folder import CourseFolder
 
     monkeypatch.syspath_prepend(str(tmp_path / "grown"))
     root, output = tmp_path / "grown", tmp_path / "graded"
@@ -190,16 +194,16 @@ def test_chapter_that_grows_and_changes_stays_gradable(
         (handed_in / f"{lesson}.ipynb").write_text(json.dumps(notebook))
 
     hand_in("01_keeping", "exercise-total", RIGHT_TOTAL)
-    release = module._Course.release
+    release = CourseFolder.release
 
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module._Course, "release", interrupted)
+    monkeypatch.setattr(CourseFolder, "release", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        grade(handed_in.parents[1], "01_demo", root, output=output)
-    monkeypatch.setattr(module._Course, "release", release)
-    first = grade(handed_in.parents[1], "01_demo", root, output=output)
+        grade(handed_in.parents[1], "01_demo", root, output=output, how=HOW)
+    monkeypatch.setattr(CourseFolder, "release", release)
+    first = grade(handed_in.parents[1], "01_demo", root, output=output, how=HOW)
     assert (first.graded, first.problems, points(first, "amal")["total"]) == (["amal"], [], 2)
 
     second = root / "solutions" / "01_demo" / "02_counting.py"
@@ -207,7 +211,7 @@ def test_chapter_that_grows_and_changes_stays_gradable(
     (root / "morelib.py").write_text(MORE)
     build(root, only="02_counting")
     hand_in("02_counting", "exercise-count", "def count(values):\n    return sum(1 for _ in values)\n")
-    grown = grade(handed_in.parents[1], "01_demo", root, output=output)
+    grown = grade(handed_in.parents[1], "01_demo", root, output=output, how=HOW)
     assert grown.problems == []
     assert (points(grown, "amal")["total"], points(grown, "amal")["count"]) == (2, 1)
 
@@ -217,7 +221,7 @@ def test_chapter_that_grows_and_changes_stays_gradable(
         gradebook.db.commit()
     second.unlink()
     (handed_in / "02_counting.ipynb").unlink()
-    assert grade(handed_in.parents[1], "01_demo", root, output=output).problems == []
+    assert grade(handed_in.parents[1], "01_demo", root, output=output, how=HOW).problems == []
 
 
 def test_entry_that_the_gradebook_lacks_costs_one_student(
@@ -225,26 +229,26 @@ def test_entry_that_the_gradebook_lacks_costs_one_student(
 ) -> None:
     from nbgrader.api import MissingEntry
 
-    from course_lib.grading import gradebook as module
+    from course_lib.grading.gradebook import GradebookWriter
 
-    mirror = module._mirror_new_lessons
+    mirror = GradebookWriter._mirror_new_lessons
 
-    def missing(of: Any, chapter: str, student: str) -> None:
-        if student == "signed":
+    def missing(writer: GradebookWriter, submission: Any) -> None:
+        if submission.student_id == "signed":
             raise MissingEntry("No such comment")
-        mirror(of, chapter, student)
+        mirror(writer, submission)
 
-    monkeypatch.setattr(module, "_mirror_new_lessons", missing)
+    monkeypatch.setattr(GradebookWriter, "_mirror_new_lessons", missing)
     submitted, output = folders
     two = submitted.parent / "two"
     for student in ("signed", "all-right"):
         shutil.copytree(submitted / student, two / student)
-    result = grade(two, "01_demo", course, output=output, timeout=20)
+    result = grade(two, "01_demo", course, output=output, how=AGAIN)
     assert result.graded == ["all-right"]
     assert [(problem.student, "No such comment" in problem.reason) for problem in result.problems] == [("signed", True)]
 
 
-def test_helper_cells_are_a_part_of_the_answer_that_a_person_has_marked(tmp_path: Path) -> None:
+def test_helper_cells_are_a_part_of_the_answer_that_a_person_has_marked() -> None:
     from course_lib.grading.gradebook import _answers
     from course_lib.grading.rebuild import OWN_CELLS
 
@@ -252,8 +256,7 @@ def test_helper_cells_are_a_part_of_the_answer_that_a_person_has_marked(tmp_path
     found = []
     for helper in ("ZERO = 0", "ZERO = 1"):
         cells = [{"metadata": {}, "source": ["import math"]}, {"metadata": {}, "source": OWN_CELLS + helper}, answer]
-        (tmp_path / "rebuilt.ipynb").write_text(json.dumps({"cells": cells}))
-        found.append(_answers(tmp_path / "rebuilt.ipynb"))
+        found.append(_answers(cells))
     assert found[0] != found[1]
     assert found[0]["exercise-total"].endswith(RIGHT_TOTAL)
 

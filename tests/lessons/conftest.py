@@ -43,6 +43,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("lesson", lessons(), ids=[lesson.name for lesson in lessons()])
 
 
+@pytest.fixture(scope="session")
+def all_lessons() -> tuple[Lesson, ...]:
+    """The lessons without mistakes."""
+    return lessons()
+
+
 @cache
 def _imported(path: Path) -> dict[str, Any]:
     space: dict[str, Any] = {"__name__": "__main__"}

@@ -1,13 +1,27 @@
 """Checks accept every right answer and reject every wrong one; an untouched notebook earns nothing.
 
 What caught which wrong answer, with the message that its author would read: `pytest tests/lessons -k wrong -rP`.
+
+The banks go through grading as well, from player to referee, and have to get there the verdicts and the messages that
+the same checks give in one process.
 """
+
+import contextlib
+import io
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from course_lib.authoring import read_answers
+from course_lib.grading import sandbox
+from course_lib.grading.check import Checker
+from course_lib.grading.player import explain, imported, play
+from course_lib.grading.rebuild import Submission
+from course_lib.grading.referee import run_check
 
 OTHER_SEEDS = (1, 20_262_026)  # right answers must not depend on the luck of the build's seed
+OWN_CLOCK = "wrong_own_clock"  # it reads the real clock, so its message and its behaviour are new each time
 NEVER_MEANT = ("NameError", "ImportError", "ModuleNotFoundError", "NotImplementedError", "SyntaxError", "stderr")
 
 
@@ -68,3 +82,54 @@ def test_nonsense_fails_every_check(lesson, exercise, space_for, judge, nonsense
     space = space_for(lesson, exercise, f"def {exercise.name}(*args, **options):\n    {nonsense}\n")
     passed = [check.grade_id for check in exercise.checks if judge(space, check.source) is None]
     assert not passed
+
+
+@pytest.fixture(scope="module")
+def graded(all_lessons):
+    """Grades a cell as an answer to an exercise, boxed where that is possible, with one referee for all tests."""
+    with Checker(all_lessons, boxed=sandbox.why_not() is None) as checker:
+
+        def grade(lesson, exercise, cell, bank):
+            lesson = lesson if bank else replace(lesson, path=Path("nowhere", "no bank"))
+            submission = Submission(Path("notebook.ipynb"), {exercise.grade_id: cell, **built_upon(lesson, exercise)})
+            (result,) = checker.check(submission, lesson, only=[exercise.name]).exercises
+            return result
+
+        yield grade
+
+
+def built_upon(lesson, exercise):
+    return {f"exercise-{name}": lesson.exercise(name).solution() for name in exercise.uses}
+
+
+def in_one_process(lesson, exercise, cell):
+    """The messages of the checks by grade_id, None for those that passed, with the answer called directly."""
+    names = imported(lesson.imports)
+    answer = play(exercise.name, cell, list(built_upon(lesson, exercise).values()), names)
+
+    def explained(*inputs, **options):
+        try:
+            return answer(*inputs, **options)
+        except Exception as error:
+            error.explained = explain(error)
+            raise
+
+    messages = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for check in exercise.checks:
+            verdict = run_check(check.source, check.visible, exercise.name, explained, names)
+            messages[check.grade_id] = None if verdict.passed else verdict.message
+    return messages
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_banks_get_the_same_verdicts_and_messages_from_a_referee_as_in_one_process(lesson, exercise, graded):
+    bank = read_answers(lesson, exercise)
+    told = bank.wrong[0]  # looking for the misconception of each would take minutes; its own test does that
+    for answer in (*bank.right, *bank.wrong):
+        cell = f"{bank.path.read_text(encoding='utf-8')}\n{exercise.name} = {answer.name}\n"
+        result = graded(lesson, exercise, cell, bank=answer is told)
+        assert (result.status == "passed") is (answer in bank.right), (answer.name, result.message)
+        if answer.name != OWN_CLOCK:
+            assert dict(result.verdicts) == in_one_process(lesson, exercise, cell), answer.name
+            assert result.misconception == (answer.misconception if answer is told else None), answer.name

@@ -1,6 +1,8 @@
 import os
 import platform
 import stat
+import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,19 @@ def test_a_missing_package_and_one_that_is_too_old_are_both_named(monkeypatch: p
     assert "tensorrt" not in finding.detail and "pytest" not in finding.detail
 
 
+@pytest.mark.parametrize(("spec", "told"), [(None, "TensorRT is not installed"), ("a spec", "TensorRT is installed")])
+def test_the_graphics_card_is_named_and_tensorrt_with_its_index(
+    monkeypatch: pytest.MonkeyPatch, spec: str | None, told: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda index: f"Card {index}")
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: spec)
+    finding = doctor.examine_cuda()
+    assert finding.ok and finding.detail.startswith(f"Card 0, Card 1; {told}")
+    assert ("--extra-index-url https://pypi.nvidia.com" in finding.cure) == (spec is None)
+
+
 def test_a_missing_compiler_is_one_line_with_the_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
@@ -67,6 +82,24 @@ def test_a_compiler_that_does_not_compile_is_a_fault_and_its_own_words_are_shown
 def test_being_offline_is_no_fault_and_is_told() -> None:
     finding = doctor.examine_network()
     assert finding.ok and "does not answer: the lessons run offline" in finding.detail and finding.cure
+
+
+def test_wheels_beside_an_index_that_does_not_answer_are_not_taken_for_the_index(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "pip-99.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("pip-99.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: pip\nVersion: 99.0\n")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    assert "does not answer" in doctor.examine_network().detail
+
+
+def test_a_python_without_pip_is_not_called_a_missing_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 1, "", f"{command[0]}: No module named pip\n")
+
+    monkeypatch.setattr(doctor.subprocess, "run", run)
+    finding = doctor.examine_network()
+    assert not finding.ok and "has no pip" in finding.detail and "ensurepip" in finding.cure
 
 
 def test_half_a_checkpoint_is_a_fault_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,7 +212,9 @@ def test_lab_prints_an_address_that_answers_and_stops_on_ctrl_c(course, make, tm
     command = [sys.executable, "-m", "course_lib", "--root", str(course.root), "lab"]
     output = tmp_path / "output"
     with output.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=tmp_path)
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=tmp_path, preexec_fn=hear_ctrl_c
+        )
     try:
         with taken_port(lab.FIRST_PORT):
             wait_until(lambda: "http" in output.read_text() or process.poll() is not None, "the address")
@@ -238,6 +240,11 @@ def test_lab_prints_an_address_that_answers_and_stops_on_ctrl_c(course, make, tm
         ask(address)
     log = (course.workspace.folder / ".course" / "jupyter.log").read_text()
     assert "Traceback" not in log and "[W " not in log and "[E " not in log, log
+
+
+def hear_ctrl_c():
+    """As in a terminal: tests that a shell runs in the background would hand on that they are deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ask(address, path=None, body=None):

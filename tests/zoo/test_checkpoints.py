@@ -83,16 +83,20 @@ def test_a_checkpoint_that_does_not_fit_its_network_is_refused(folder):
         zoo.load("tiny")
 
 
-def test_a_full_disk_while_saving_leaves_the_old_checkpoint_whole(folder, monkeypatch):
+@pytest.mark.parametrize("room_for", [0, 1])
+def test_a_full_disk_while_saving_leaves_the_old_checkpoint_and_its_card(folder, monkeypatch, room_for):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    written = []
 
-    def full_disk(path, content):
+    def disk_that_fills_up(path, content):
+        written.append(path)
         with path.open("wb") as file:
-            file.write(content[:10])
-        raise OSError(28, "No space left on device")
+            file.write(content if len(written) <= room_for else content[:10])
+        if len(written) > room_for:
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("pathlib.Path.write_bytes", disk_that_fills_up)
+    with pytest.raises(zoo.CheckpointError, match=r"tiny\..* cannot be written .No space left on device.. Cure: free"):
         zoo.save(build("lenet-300-100"), "tiny", {})
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

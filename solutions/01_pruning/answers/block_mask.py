@@ -99,3 +99,16 @@ def wrong_unchecked(weight, sparsity, height, width, norm=2):
     if rows % height or columns % width:
         raise ValueError(f"blocks of {height} x {width} do not tile a weight of {rows} x {columns}")
     return _remove_smallest(_scores(weight, height, width, norm), min(max(sparsity, 0), 1), height, width)
+
+
+def wrong_rounds_down(weight, sparsity, height, width, norm=2):
+    """Cuts the number of blocks to remove down to a whole number instead of rounding it."""
+    _fits(weight, sparsity, height, width)
+    scores = _scores(weight, height, width, norm)
+    return _remove_smallest(scores, int(sparsity * scores.numel()) / scores.numel(), height, width)
+
+
+def wrong_keeps_smallest(weight, sparsity, height, width, norm=2):
+    """Removes the blocks with the largest norm and keeps the smallest."""
+    _fits(weight, sparsity, height, width)
+    return _remove_smallest(-_scores(weight, height, width, norm), sparsity, height, width)

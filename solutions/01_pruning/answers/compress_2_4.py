@@ -106,3 +106,19 @@ def wrong_one_byte_per_group(weight):
     return groups.gather(1, positions).reshape(weight.shape[0], -1), (positions[:, 0] + 4 * positions[:, 1]).to(
         torch.uint8
     )
+
+
+def wrong_largest_signed(weight):
+    """Looks for the two largest values instead of the two that are not zero, and loses negative weights."""
+    groups = _groups(weight)
+    positions = groups.topk(2, dim=1).indices.sort(dim=1).values
+    return groups.gather(1, positions).reshape(weight.shape[0], -1), _pack(positions[:, 0] + 4 * positions[:, 1])
+
+
+def wrong_only_full_groups(weight):
+    """Lists the non-zero weights, and counts on two of them in every group."""
+    _groups(weight)
+    places = (weight != 0).nonzero()[:, 1] % 4
+    values = weight[weight != 0].reshape(weight.shape[0], -1)
+    codes = places[0::2] + 4 * places[1::2]
+    return values, (codes[0::2] + 16 * codes[1::2]).to(torch.uint8)

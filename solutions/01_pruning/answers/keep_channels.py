@@ -92,3 +92,12 @@ def wrong_unchecked(scores, ratio, multiple=1):
     ratio, multiple = min(max(ratio, 0), 1), max(multiple, 1)
     blocks = math.floor((1 - ratio) * len(scores) / multiple + 0.5)
     return _best(scores, min(len(scores), multiple * max(1, blocks)))
+
+
+def wrong_more_than_there_are(scores, ratio, multiple=1):
+    """Fills up the last block even where there are not so many channels."""
+    _checked(ratio, multiple)
+    blocks = max(1, math.floor((1 - ratio) * len(scores) / multiple + 0.5))
+    if blocks * multiple > len(scores):
+        return torch.ones(blocks * multiple, dtype=torch.bool)
+    return _best(scores, blocks * multiple)

@@ -150,3 +150,13 @@ def wrong_forgets_dilation(conv, keep_inputs, keep_outputs):
     narrow = right_loaded(conv, keep_inputs, keep_outputs)
     narrow.dilation = (1, 1)
     return narrow
+
+
+def wrong_needs_a_bias(conv, keep_inputs, keep_outputs):
+    """Counts on a bias, which a convolution before a batch normalisation does not have."""
+    _checked(conv, keep_inputs, keep_outputs)
+    narrow = copy.deepcopy(conv)
+    narrow.in_channels, narrow.out_channels = int(keep_inputs.sum()), int(keep_outputs.sum())
+    narrow.weight = nn.Parameter(conv.weight.detach()[keep_outputs][:, keep_inputs].clone())
+    narrow.bias = nn.Parameter(conv.bias.detach()[keep_outputs].clone())
+    return narrow

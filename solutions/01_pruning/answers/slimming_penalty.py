@@ -88,3 +88,16 @@ def wrong_joins_nothing(network, strength):
     """Joins the scales of all layers, and fails where there are none."""
     _checked(strength)
     return strength * torch.cat([layer.weight for layer in network.modules() if isinstance(layer, _NORMS)]).abs().sum()
+
+
+def wrong_outermost_layers(network, strength):
+    """Looks at the outermost layers only, and misses those inside of blocks."""
+    _checked(strength)
+    norms = [layer for layer in network.children() if isinstance(layer, _NORMS)]
+    return strength * sum((norm.weight.abs().sum() for norm in norms), torch.zeros(()))
+
+
+def wrong_without_strength(network, strength):
+    """Adds the scales up and leaves the strength out."""
+    _checked(strength)
+    return sum((n.weight.abs().sum() for n in network.modules() if isinstance(n, _NORMS)), torch.zeros(()))

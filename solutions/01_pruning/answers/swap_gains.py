@@ -101,3 +101,16 @@ def wrong_unchecked(weight, n=2, m=4):
     gain = torch.zeros(weight.shape[1], weight.shape[1], dtype=weight.dtype)
     gain[:whole, :whole] = right_by_trying(weight[:, :whole], n, m)
     return gain
+
+
+def wrong_loses_a_column(weight, n=2, m=4):
+    """Swaps in place without a copy of the first column, so that afterwards both columns are the same."""
+    _fits(weight, n, m)
+    columns = weight.shape[1]
+    gain = torch.zeros(columns, columns, dtype=weight.dtype)
+    for i in range(columns):
+        for j in range(columns):
+            swapped = weight.clone()
+            swapped[:, i], swapped[:, j] = swapped[:, j], swapped[:, i]  # both sides are views of one memory
+            gain[i, j] = _kept(swapped, n, m) - _kept(weight, n, m)
+    return gain

@@ -134,3 +134,15 @@ def wrong_normalised(network, image_shape, masks=None):
     scores = _scored(_prepared(network, masks), _ones(image_shape))
     total = sum(score.sum() for score in scores.values())
     return {name: score / total for name, score in scores.items()}
+
+
+def wrong_without_batch(network, image_shape, masks=None):
+    """Puts one image in without the axis of the batch, which some layers forgive and others do not."""
+    return _scored(_prepared(network, masks), torch.ones(*image_shape, dtype=torch.float64))
+
+
+def wrong_needs_all_masks(network, image_shape, masks=None):
+    """Asks for a mask of every layer, although those that are not named are whole."""
+    if masks is not None:
+        masks = {name: masks[name] for name in _weights(network)}
+    return _scored(_prepared(network, masks), _ones(image_shape))

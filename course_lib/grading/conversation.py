@@ -42,27 +42,37 @@ class Conversation:
             raise RecursionError("functions call each other too deeply")
         self._depth += 1
         try:
-            self.channel.send(["ask", question])
+            self._send(["ask", question])
             while True:
-                tree = self.channel.receive()
-                if type(tree) is not list or len(tree) != 2:
-                    raise Gone("it says what nobody understands")
-                if tree[0] == "answer":
-                    return tree[1]
-                if tree[0] == "late" and type(tree[1]) is int and 0 <= tree[1] <= LAST_LINE:
-                    raise OutOfTime(tree[1])
-                if tree[0] != "ask":
-                    raise Gone("it says what nobody understands")
-                self.reply(self.answer(tree[1]))
+                what, said = self._hear()
+                if what == "answer":
+                    return said
+                self.reply(self.answer(said))
         finally:
             self._depth -= 1
 
     def reply(self, answer: Tree) -> None:
         """Send an answer, or that it is too large to be sent."""
         try:
-            self.channel.send(["answer", answer])
+            self._send(["answer", answer])
         except WireError as error:
-            self.channel.send(["answer", self._refused(error)])
+            self._send(["answer", self._refused(error)])
+
+    def _send(self, tree: Tree) -> None:
+        try:
+            self.channel.send(tree)
+        except Gone:
+            self._hear()  # its last words may be that its time was up, while this side was at work
+            raise
+
+    def _hear(self) -> tuple[str, Tree]:
+        """("answer" or "ask", what is answered or asked)."""
+        match self.channel.receive():
+            case ["answer" | "ask" as what, said]:
+                return what, said
+            case ["late", int(line)] if type(line) is int and 0 <= line <= LAST_LINE:
+                raise OutOfTime(line)
+        raise Gone("it says what nobody understands")
 
     def answer(self, question: Tree) -> Tree:
         """The answer to a question of the other side."""

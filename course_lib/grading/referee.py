@@ -60,5 +60,8 @@ def _message(error: BaseException, source: str, visible: str, name: str) -> str:
         quoted = ""
     if isinstance(error, AssertionError):
         return shortened(f"This should hold: `{quoted.removeprefix('assert ')}`") if quoted else "A hidden check fails."
-    asked = f" at `{quoted}`" if quoted else ""
-    return shortened(f"The check cannot work with what {name} returns: {type(error).__name__}: {said(error)}{asked}")
+    kind = type(error).__name__
+    if not quoted:  # what it says may tell a size or a name that was expected
+        asked = "are its type, its shape and its length those of the contract?"
+        return f"A hidden check cannot work with what {name} returns ({kind}): {asked}"
+    return shortened(f"The check cannot work with what {name} returns: {kind}: {said(error)} at `{quoted}`")

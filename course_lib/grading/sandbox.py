@@ -19,7 +19,8 @@ import struct
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 LIBRARY = "/course"  # where the library's packages lie in the box, until they are covered
@@ -32,7 +33,7 @@ FIRST_USER = 1_900_000_000  # numbers from here on belong to no user of a machin
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWPID = 0x20000, 0x8000000, 0x20000000
 _CLONE_THREAD = 0x10000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
-_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID = 442, -100, 0x8000, 1, 2
 _CAP_KILL, _CAP_SETGID, _CAP_SETUID, _CAP_SETPCAP, _CAP_SYS_ADMIN = 5, 6, 7, 8, 21
 _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP, _PR_SET_SECCOMP, _PR_SET_DUMPABLE = 38, 24, 22, 4
@@ -88,8 +89,6 @@ def why_not() -> str | None:
         return f"the sandbox does not know the processor {platform.machine()}"
     if not shutil.which("bwrap"):
         return "bubblewrap is not installed (Debian: apt-get install bubblewrap)"
-    if any(_is_below(os.path.realpath(prefix), "/tmp") for prefix in (sys.prefix, sys.base_prefix)):
-        return "Python lies in /tmp, which players get anew: move the course's folder"
     ours, theirs = os.pipe()
     program = f"from course_lib.grading import sandbox; sandbox.trial({a_user()})"
     box = command(program, [Path(__file__).parents[1]], theirs)
@@ -205,11 +204,9 @@ def command(program: str, packages: list[Path], fd: int, instead: Mapping[Path, 
         instead: for files of these packages, the file that is there in its place.
     """
     paths = sysconfig.get_paths()
-    inside = ("bin", "lib", "lib64", "share", "pyvenv.cfg")  # not all of it: somebody's course may lie in their prefix
     seen = ["/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/localtime"]
-    seen += [os.path.join(prefix, part) for prefix in (sys.base_prefix, sys.prefix) for part in inside]
-    seen += [paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"], "/sys/devices/system/cpu"]
-    binds = _binds(seen)
+    seen += [*_folders_of_python(), "/sys/devices/system/cpu"]
+    binds = ["--tmpfs", "/tmp", *_binds(seen)]  # in this order: Python may lie in /tmp
     for hidden in dict.fromkeys(_course_of(package, paths) for package in packages):
         if any(_is_below(str(hidden), path) for path in seen):
             binds += ["--tmpfs", str(hidden)] if hidden.is_dir() else ["--ro-bind", os.devnull, str(hidden)]
@@ -242,11 +239,18 @@ def command(program: str, packages: list[Path], fd: int, instead: Mapping[Path, 
     ):  # else matplotlib looks for fonts, for seconds
         binds += ["--ro-bind", known, f"/fonts/{os.path.basename(known)}"]
     box = [*_bubblewrap(), *binds, "--proc", "/proc", "--dev", "/dev"]
-    box += ["--tmpfs", "/tmp", "--dir", "/home", "--chdir", "/tmp", "--hostname", "player", "--clearenv"]
+    box += ["--dir", "/home", "--chdir", "/tmp", "--hostname", "player", "--clearenv"]
     for name, value in environment.items():
         box += ["--setenv", name, value]
     start = f"import sys; sys.path.insert(0, {LIBRARY!r}); {program}"
     return [*box, "--", sys.executable, "-s", "-P" if sys.version_info >= (3, 11) else "-u", "-c", start, str(fd)]
+
+
+def _folders_of_python() -> list[str]:
+    """What Python runs from; not all of its prefix, because somebody's course may lie there."""
+    inside, paths = ("bin", "lib", "lib64", "share", "pyvenv.cfg"), sysconfig.get_paths()
+    folders = [os.path.join(prefix, part) for prefix in (sys.base_prefix, sys.prefix) for part in inside]
+    return folders + [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 
 
 def _binds(paths: list[str]) -> list[str]:
@@ -320,7 +324,8 @@ def confine(memory: int, seconds: int, user: int | None) -> None:
     _check(_libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None), "keep mounts private")
     _make_read_only("/")
     quiet, owner = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, f"uid={user or 0},gid={user or 0}"
-    _mount("tmpfs", "/tmp", "tmpfs", quiet, f"size={SCRATCH},nr_inodes=2000,mode=700,{owner}")
+    with _kept_below("/tmp"):
+        _mount("tmpfs", "/tmp", "tmpfs", quiet, f"size={SCRATCH},nr_inodes=2000,mode=1777,{owner}")
     _mount("tmpfs", "/dev/shm", "tmpfs", quiet, f"size=1m,nr_inodes=100,mode=700,{owner}")
     _mount("tmpfs", LIBRARY, "tmpfs", quiet | _MS_RDONLY, "size=4k,mode=555")
     _mount("proc", "/proc", "proc", quiet | _MS_RDONLY, "hidepid=2,subset=pid")  # processes, nothing of the kernel's
@@ -329,6 +334,26 @@ def confine(memory: int, seconds: int, user: int | None) -> None:
     _lose_privileges(user)
     os.chdir("/tmp")
     _filter_system_calls()
+
+
+@contextmanager
+def _kept_below(place: str) -> Iterator[None]:
+    """Show what Python runs from, as far as it lies below `place`, on whatever is mounted there meanwhile."""
+    folders = [os.path.realpath(path) for path in _folders_of_python() if os.path.exists(path)]
+    inside = dict.fromkeys(path for path in folders if _is_below(path, place))
+    outermost = [path for path in inside if not any(_is_below(path, other) for other in inside if other != path)]
+    opened = {path: os.open(path, os.O_PATH) for path in outermost}
+    yield
+    assert _libc
+    for path, folder in opened.items():
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.path.isdir(f"/proc/self/fd/{folder}"):
+            os.mkdir(path)
+        else:
+            os.close(os.open(path, os.O_CREAT))
+        source = f"/proc/self/fd/{folder}".encode()  # a bind keeps it read-only
+        _check(_libc.mount(source, path.encode(), None, ctypes.c_ulong(_MS_BIND), None), f"show {path}")
+        os.close(folder)
 
 
 def limit_resources(memory: int, seconds: int) -> None:

@@ -105,10 +105,9 @@ def test_formgrader_shows_the_scores_and_takes_a_mark(graded, server, screen):
     box = page.locator("input.score")
     expect(box).to_have_count(4)
     expect(page.get_by_text("A hidden check counts the survivors").first).to_be_visible()
-    expect(page.get_by_text("2 points: because it costs.").first).to_be_visible()
     with page.expect_response(lambda response: "/api/grade/" in response.url and response.request.method == "PUT"):
         box.last.fill("1.5")
-        box.last.press("Tab")
+        box.last.blur()
     screen.keep("6-marked")
 
     how = How(workers=1, trust_students=True)
@@ -116,7 +115,7 @@ def test_formgrader_shows_the_scores_and_takes_a_mark(graded, server, screen):
     again = grade(root / "handed in", CHAPTER, root, output=graded.course, how=how)
     assert again.graded == []
     assert {score.exercise: score.points for score in again.scores if score.student == "ada"}["why"] == 1.5
-    assert not [fault for fault in screen.faults if "script error" in fault]
+    assert not [fault for fault in screen.faults if "MathJax" not in fault]  # nbgrader takes that from the web
 
 
 def test_nbgrader_exports_the_same_scores(graded):

@@ -178,6 +178,18 @@ def test_change_of_a_slice_comes_back_into_the_whole(sides: BothSides) -> None:
     assert whole.sum() == 3 and whole[1, 0] == 1
 
 
+def test_view_without_gradient_of_a_leaf_that_was_changed_since_is_returned(sides: BothSides) -> None:
+    def step(leaf: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            view = leaf.view(-1)
+            leaf += 1  # from now on torch raises when it is asked for the view's grad_fn
+        return view
+
+    leaf = torch.zeros(2, 2, requires_grad=True)
+    assert sides.function(step)(leaf).tolist() == [1, 1, 1, 1]
+    assert leaf.sum() == 4
+
+
 def test_read_only_array_stays_so(sides: BothSides) -> None:
     array = np.zeros(3)
     array.flags.writeable = False

@@ -290,7 +290,6 @@ def test_limits_cannot_be_raised() -> None:
         (lambda patch: patch.setattr(sandbox.sys, "platform", "darwin"), "the sandbox needs Linux"),
         (lambda patch: patch.setattr(sandbox.platform, "machine", lambda: "s390x"), "not know the processor s390x"),
         (lambda patch: patch.setattr(sandbox.shutil, "which", lambda _: None), "apt-get install bubblewrap"),
-        (lambda patch: patch.setattr(sandbox.sys, "prefix", "/tmp/course/.venv"), "Python lies in /tmp"),
         (lambda patch: patch.setattr(sandbox, "_bubblewrap", lambda: ["bwrap", "--unshare-pid"]), "do not stand here"),
     ],
 )  # fmt: skip
@@ -300,6 +299,16 @@ def test_why_not_says_what_is_missing(
     change(monkeypatch)
     said = sandbox.why_not()
     assert said is not None and reason in said and "\n" not in said
+
+
+def test_python_may_lie_in_tmp_which_every_player_gets_anew() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+        program = "import sys; from course_lib.grading import sandbox; print(sys.prefix, sandbox.why_not())"
+        environment = {**os.environ, "PYTHONPATH": str(Path(sandbox.__file__).parents[2])}
+        command = [f"{folder}/bin/python", "-c", program]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [folder, "None"], done.stdout + done.stderr
 
 
 def test_wall_that_gives_way_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,25 +38,25 @@ class Known:
     """The numbers and words that a learner has."""
 
     def __init__(self, text: str) -> None:
-        self._numbers: list[float] = []
-        self._arrays: list[np.ndarray[Any, Any]] = []
+        self._numbers: set[float] = set()
         self.words: set[str] = set()
         self.add(text)
 
     def add(self, value: Any, depth: int = 0) -> None:
         """Take in a value with all that is in it."""
         if isinstance(value, str):
-            self._numbers += map(_number, NUMBER.findall(value))
-            self.words.add(value)
+            if value not in self.words:
+                self._numbers.update(map(_number, NUMBER.findall(value)))
+                self.words.add(value)
         elif isinstance(value, bool | int | float | np.generic):
-            self._numbers.append(float(value))
+            self._numbers.add(float(value))
             self.words.add(str(value))
         elif isinstance(value, torch.Tensor):
-            self.add(tuple(value.shape))
+            self._numbers.update(map(float, (*value.shape, value.dim())))
             self.add(str(value.dtype))
             if value.layout == torch.strided:
-                self._arrays.append(value.detach().to(torch.float64).flatten().numpy().copy())
-            self.words.add(str(value.tolist()) if value.layout == torch.strided else "")
+                self._numbers.update(value.detach().flatten().double().tolist())
+                self.words.add(str(value.tolist()))
         elif isinstance(value, np.ndarray):
             self.add(torch.from_numpy(np.array(value)))
         elif isinstance(value, BaseException | nn.Module):
@@ -67,8 +67,9 @@ class Known:
             elif isinstance(value, FunctionType):
                 value = list(state_of(value).items())
             if isinstance(value, list | tuple | set | frozenset):
-                self.words.add(str(value))
-                self._numbers.append(len(value))
+                if all(isinstance(each, bool | int | float | str) for each in value):
+                    self.words.add(str(value))
+                self._numbers.add(float(len(value)))
                 for each in value:
                     self.add(each, depth + 1)
 
@@ -78,7 +79,7 @@ class Known:
         digits = len(number.partition("e")[0].partition(".")[2])
         power = int(number.partition("e")[2] or 0)
         slack = 0.5001 * 10.0 ** (power - digits) if digits or power else 0.0
-        known = np.concatenate([np.array(self._numbers), *self._arrays])
+        known = np.array(sorted(self._numbers))
         if not slack and abs(told) >= 100:  # `.4g` writes 1529.7 as 1530
             known = np.where(known == np.floor(known), known, np.round(known))
         return bool((np.abs(known - told) <= slack).any())

@@ -24,7 +24,6 @@ class Honest:
         save: how it was written.
         file: its name, below the folder of the student.
         lesson: of the course; "" is the small course of the tests.
-        cut: graded as if this cell had never existed is not expected; the notes that an instructor reads have this.
     """
 
     name: str

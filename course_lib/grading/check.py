@@ -11,7 +11,7 @@ from course_lib.grading.magics import plain_python
 from course_lib.grading.memory import Memory
 from course_lib.grading.process import JudgingProcess
 from course_lib.grading.rebuild import Submission, is_untouched, library_use, preparation, read_submission
-from course_lib.grading.results import ExerciseResult, NotebookResult, Status, WrittenResult
+from course_lib.grading.results import OUT_OF_TIME, ExerciseResult, NotebookResult, Status, WrittenResult
 
 PLACEHOLDERS = ("*Write your answer here.*", "YOUR ANSWER HERE")  # the course's and nbgrader's text for "not answered"
 
@@ -243,7 +243,7 @@ def _run(
                 file.verdicts[str(grade_id)] = None if passed is True else str(event.get("message", ""))
             case {"event": "late", "grade_id": grade_id, "line": line}:
                 file.verdicts[str(grade_id)] = _slow(timeout, line)
-                file.flag, file.lasting = "does not end in time", False
+                file.flag, file.lasting = OUT_OF_TIME, False
             case {"event": "misconception", "misconception": found}:
                 file.misconception = found
             case {"event": "unplayable", "message": message}:
@@ -257,7 +257,7 @@ def _run(
                 file.fails(message, flag=f"does not answer: {reason}")
                 file.lasting = False
             case {"event": "out of time", "line": line}:
-                file.fails(_slow(timeout, line), flag="does not end in time")
+                file.fails(_slow(timeout, line), flag=OUT_OF_TIME)
                 file.lasting = False
         if event["event"] in ("unplayable", "library", "dangerous", "gone", "out of time", "finished"):
             file.seconds += time.perf_counter() - since

@@ -18,7 +18,7 @@ from pathlib import Path
 from course_lib.authoring import Lesson
 from course_lib.grading.class_page import class_page
 from course_lib.grading.course_folder import GradeError
-from course_lib.grading.exports import RosterError, canvas_csv, moodle_csv
+from course_lib.grading.exports import RosterError, canvas_csv, guarded, moodle_csv
 from course_lib.grading.feedback import feedback_page, feedback_text
 from course_lib.grading.ledger import Page, replace
 from course_lib.grading.results import Problem, Score
@@ -55,7 +55,7 @@ class Standing:
 
 
 def publish(standing: Standing, folder: Path, rosters: Rosters) -> list[Problem]:
-    """Write all pages and tables into the course `folder`; returns what does not fit a roster.
+    """Write all pages and tables into the course `folder`; returns what a learning platform would not take.
 
     Raises:
         GradeError: a roster cannot be used.
@@ -116,7 +116,7 @@ def _write_exports(
         raise GradeError(str(error)) from error
     replace(folder / "scores" / f"{chapter}-canvas.csv", canvas.text.encode())
     replace(folder / "scores" / f"{chapter}-moodle.csv", moodle.text.encode())
-    return [*(canvas.problems if rosters.canvas else []), *(moodle.problems if rosters.moodle else [])]
+    return list(dict.fromkeys([*canvas.problems, *moodle.problems]))
 
 
 def _text(roster: Path | None) -> str:
@@ -134,5 +134,5 @@ def _table(scores: Sequence[Score]) -> bytes:
     writer.writerow(["student", "lesson", "exercise", "points", "max"])
     for score in scores:
         points = "" if score.points is None else f"{score.points:g}"
-        writer.writerow([score.student, score.lesson, score.exercise, points, f"{score.max_points:g}"])
+        writer.writerow([guarded(score.student), score.lesson, score.exercise, points, f"{score.max_points:g}"])
     return text.getvalue().encode()

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 Status = Literal["passed", "failed", "not started"]
+MOST_REMARKS = 10  # on a table for a learning platform that are printed
 OUT_OF_TIME = "does not end in time"  # the flag of an answer that was still running when its time was up
 # Characters that act on a terminal or on the order of what is read: controls but for line end and tab, the marks that
 # turn the direction of text, and halves of characters, which cannot even be written to a file.
@@ -171,6 +172,7 @@ class GradeResult:
         graded: the students whose notebooks were graded in this run.
         scores: of every student in the gradebook who handed in this chapter.
         problems: what could not be graded.
+        exports: what a learning platform would not take of the tables for it.
         flags: answers that an instructor should look at, with the reason.
         misconceptions: (exercise, misconception, students), the most common first.
         csv, feedback, gradebook, page: where the results lie.
@@ -180,6 +182,7 @@ class GradeResult:
     graded: list[str]
     scores: list[Score]
     problems: list[Problem]
+    exports: list[Problem]
     flags: list[Problem]
     misconceptions: list[tuple[str, str, int]]
     csv: Path
@@ -211,6 +214,12 @@ class GradeResult:
             if found:
                 lines.append(Text(f"\n{heading}", "bold"))
                 lines += [Text(f"{each.student} {each.lesson}: {each.reason}", style) for each in found]
+        if self.exports:
+            lines.append(Text("\nBefore you import the tables for Canvas and Moodle", "bold"))
+            said = [f"{each.student}: {each.reason}" if each.student else each.reason for each in self.exports]
+            lines += [Text(line) for line in said[:MOST_REMARKS]]
+            if len(said) > MOST_REMARKS:
+                lines.append(Text(f"and {len(said) - MOST_REMARKS} more", "dim"))
         if self.misconceptions:
             lines.append(Text("\nMost common misconceptions", "bold"))
             lines += [Text(f"{count} × {exercise}: {said}") for exercise, said, count in self.misconceptions[:10]]

@@ -12,7 +12,15 @@ from course_lib.authoring import Lesson
 from course_lib.grading import NotebookError, check_notebook
 from course_lib.grading.check import Checker
 from course_lib.grading.player import play
-from course_lib.grading.rebuild import Submission, helpers, others, preparation, read_submission, rebuild
+from course_lib.grading.rebuild import (
+    Submission,
+    helpers,
+    library_use,
+    others,
+    preparation,
+    read_submission,
+    rebuild,
+)
 from course_lib.grading.results import ExerciseResult
 from tests.grading.small_course import RIGHT_KEEP, RIGHT_TOTAL, cell_with
 
@@ -273,6 +281,47 @@ def test_answer_may_print_any_character_on_any_machine(
     answer = RIGHT_TOTAL.replace("    return", "    print('\u2192 \u548c')\n    return")
     result = results(fill(total=answer), lesson)["total"]
     assert result.status == "passed", result.message
+
+
+def test_comparing_function_beside_the_answer_is_no_use_of_the_library(lesson: Lesson) -> None:
+    total = lesson.exercises[1]
+    compares = f"{RIGHT_TOTAL}\ndef compare(v):\n    return total(v) == smalllib.total(v)\n"
+    calls = "def compare(v):\n    return smalllib.total(v)\n\ndef total(v):\n    return compare(v)\n"
+    for answer, line in ((compares, None), (calls, "return smalllib.total(v)")):
+        assert library_use(Submission(Path("n.ipynb"), {total.grade_id: answer}), lesson, total) == line
+    helper = Submission(
+        Path("n.ipynb"), {total.grade_id: "def total(v): return add(v)"}, ["add = lambda v: smalllib.total(v)"]
+    )
+    assert library_use(helper, lesson, total) == "add = lambda v: smalllib.total(v)"
+
+
+def test_name_that_is_missing_is_told_with_the_import_that_failed_before(fill: Fill, lesson: Lesson) -> None:
+    answer = "import no_such_package as pd\n\ndef total(values):\n    return pd.Series(values).sum()\n"
+    message = results(fill(total=answer), lesson)["total"].message
+    assert message.startswith("NameError: name 'pd' is not defined (line 4 of your cell")
+    assert "Before that: ModuleNotFoundError: No module named 'no_such_package' (line 1 of your cell" in message
+
+
+def test_error_in_a_hidden_check_tells_nothing_of_what_was_expected(fill: Fill, lesson: Lesson) -> None:
+    first = RIGHT_KEEP.replace("    return", "    if len(values) == 20:\n        return 'x'\n    return")
+    message = results(fill(keep_mask=first), lesson)["keep_mask"].message
+    assert message.startswith("A hidden check cannot work with what keep_mask returns (TypeError): are its type")
+
+
+def test_question_that_was_made_a_code_cell_is_answered_all_the_same(fill: Fill, lesson: Lesson) -> None:
+    path = fill(lambda notebook: cell_with(notebook, "written-why").update(cell_type="code"), written_why="It costs.")
+    assert read_submission(path, lesson).answers["written-why"] == "It costs."
+
+
+def test_notebook_that_lost_its_marks_is_known_by_its_functions_and_noted(fill: Fill, lesson: Lesson) -> None:
+    def lose(notebook: dict[str, Any]) -> None:
+        for cell in notebook["cells"]:
+            cell["metadata"] = {}
+            del cell["id"]
+
+    submission = read_submission(fill(lose, total=RIGHT_TOTAL), lesson)
+    assert submission.answers["exercise-total"] == RIGHT_TOTAL
+    assert "lost their marks" in submission.notes[0]
 
 
 def test_notebook_magics_do_no_harm(fill: Fill, lesson: Lesson) -> None:

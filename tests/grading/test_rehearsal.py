@@ -72,7 +72,7 @@ def graded(folder: Path, lessons: list[Lesson], boxed: bool) -> GradeResult:
     ]
     misconceptions = [(*pair, count) for pair, count in told.items()]
     places: dict[str, Any] = {each.name: folder for each in fields(GradeResult) if each.type is Path}
-    return GradeResult(lessons[0].chapter, [], scores, problems, flags, misconceptions, **places)
+    return GradeResult(lessons[0].chapter, [], scores, problems, [], flags, misconceptions, **places)
 
 
 def keep_only(rehearsed: list[Rehearsed], folder: Path) -> None:

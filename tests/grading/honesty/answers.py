@@ -129,7 +129,8 @@ def total(values: Numbers) -> float:
         "future-annotations",
         "Annotations that nobody evaluates.",
         {
-            "total": f"from __future__ import annotations\n\n{RIGHT_TOTAL.replace('values)', 'values: Unknown) -> Other', 1)}"
+            "total": "from __future__ import annotations\n\n"
+            + RIGHT_TOTAL.replace("values)", "values: Unknown) -> Other", 1)
         },
     ),
     Honest(
@@ -307,7 +308,8 @@ plt.show()"""
         "asks-the-kernel",
         "It asks for the kernel beside the answer.",
         {
-            "total": f"shell = get_ipython()\nshell.run_line_magic('matplotlib', 'inline')\n{RIGHT_TOTAL}\nget_ipython().user_ns['x'] = 1"
+            "total": "shell = get_ipython()\nshell.run_line_magic('matplotlib', 'inline')\n"
+            f"{RIGHT_TOTAL}\nget_ipython().user_ns['x'] = 1"
         },
     ),
     Honest(
@@ -367,7 +369,8 @@ taken = %timeit -n1 -r1 -o total([1])
         "It compares itself with the library: below the answer, in a function, in a function of another cell.",
         {
             "total": f"{RIGHT_TOTAL}\nassert total([1, 2]) == smalllib.total([1, 2])\n\ndef compare(values):\n"
-            "    return total(values) == smalllib.total(values)\n\ncompare([1.0])\nagrees([1])\nassert compare([3]), 'differs'\n"
+            "    return total(values) == smalllib.total(values)\n\n"
+            "compare([1.0])\nagrees([1])\nassert compare([3]), 'differs'\n"
             "expected = smalllib.total([1])\nprint(expected)"
         },
         ("def agrees(values):\n    return total(values) == smalllib.total(values)",),
@@ -385,7 +388,8 @@ taken = %timeit -n1 -r1 -o total([1])
         "tries-it-on-an-experiment",
         "It tries itself on what an experiment of the notebook made, which grading does not run.",
         {
-            "total": f"print(numbers_of_the_experiment)\n{RIGHT_TOTAL}\nresult = total(numbers_of_the_experiment)\nresult.plot()"
+            "total": f"print(numbers_of_the_experiment)\n{RIGHT_TOTAL}\n"
+            "result = total(numbers_of_the_experiment)\nresult.plot()"
         },
     ),
     Honest(

@@ -188,10 +188,29 @@ def unescaped(notebook: Notebook) -> bytes:
 
 
 _EDITED = [
-    older_release, format_4_2, other_kernel, saved_by_colab, saved_by_vs_code, saved_by_nbclassic, large_outputs, lost_marks,
-    lost_marks_and_ids, split, newer_version_below, wrong_on_purpose_below, copied, copied_back, broken_and_mended, moved,
-    both_in_one, text_cell_with_the_same_mark, answer_is_a_text_cell, checks_deleted, empty_cells, attachments_and_tags,
-]  # fmt: skip
+    older_release,
+    format_4_2,
+    other_kernel,
+    saved_by_colab,
+    saved_by_vs_code,
+    saved_by_nbclassic,
+    large_outputs,
+    lost_marks,
+    lost_marks_and_ids,
+    split,
+    newer_version_below,
+    wrong_on_purpose_below,
+    copied,
+    copied_back,
+    broken_and_mended,
+    moved,
+    both_in_one,
+    text_cell_with_the_same_mark,
+    answer_is_a_text_cell,
+    checks_deleted,
+    empty_cells,
+    attachments_and_tags,
+]
 ODD_FILES = [
     *(Honest(edit.__name__.replace("_", "-"), edit.__doc__ or "", edit=edit) for edit in _EDITED),
     Honest("windows", "A byte order mark, and Windows line ends in the file and in its cells.", save=windows),

@@ -74,6 +74,18 @@ def can_cross(tensor: torch.Tensor) -> bool:
     )
 
 
+def place_in_graph(tensor: torch.Tensor) -> tuple[bool, bool]:
+    """Whether a tensor requires a gradient, and whether it is a leaf.
+
+    A view that was made under `no_grad`, of a leaf that was changed since, has no place: torch raises when asked for
+    it. It goes as numbers only.
+    """
+    try:
+        return bool(tensor.requires_grad), bool(tensor.is_leaf)
+    except RuntimeError:
+        return False, True
+
+
 def plain(tensor: torch.Tensor) -> torch.Tensor:
     """The numbers of a dense tensor: on the CPU, without graph, conjugated and negated where it only claims to be."""
     return tensor.detach().as_subclass(torch.Tensor).cpu().resolve_conj().resolve_neg()

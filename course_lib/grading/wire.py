@@ -169,9 +169,9 @@ class Sender:
     def _tensor(self, number: int, tensor: torch.Tensor) -> Tree:
         if not tensors.can_cross(tensor):  # an argument that has become something else
             raise WireError(f"a tensor of {tensor.dtype} cannot be handed over")
-        gradient = self._tree(tensor.grad) if tensor.is_leaf and tensor.grad is not None else None
-        has_graph = bool(tensor.requires_grad and not tensor.is_leaf)  # to look at grad_fn may raise: views of no_grad
-        flags = [bool(tensor.requires_grad), isinstance(tensor, nn.Parameter), has_graph, gradient]
+        requires_grad, is_leaf = tensors.place_in_graph(tensor)
+        gradient = self._tree(tensor.grad) if is_leaf and tensor.grad is not None else None
+        flags = [requires_grad, isinstance(tensor, nn.Parameter), not is_leaf, gradient]
         if tensor.layout != torch.strided:
             return ["sparse", tensors.sparse_parts(tensor), flags]
         data = tensors.plain(tensor)

@@ -90,8 +90,8 @@ STEPS: list[tuple[str, Callable[[Any], bool], Callable[[Any], Any]]] = [
     ("give back twice", lambda thing: True, lambda thing: [thing, (thing,)]),
     ("add in place", _dense, quietly(lambda tensor: tensor.add_(1))),
     ("set the first", _dense, quietly(lambda tensor: tensor.__setitem__(0, 1))),
-    ("view", _dense, quietly(lambda tensor: tensor.view(-1))),
-    ("row", _dense, quietly(lambda tensor: tensor[:1])),
+    ("view", _dense, quietly(lambda tensor: tensor.detach().view(-1))),
+    ("row", _dense, quietly(lambda tensor: tensor.detach()[:1])),
     ("turn in place", _dense, quietly(lambda tensor: tensor.t_() if tensor.dim() == 2 else tensor)),
     ("new data", _dense, lambda tensor: setattr(tensor, "data", torch.zeros(5))),
     ("gradient", _is(nn.Parameter), lambda tensor: setattr(tensor, "grad", torch.full_like(tensor, 2.0))),
@@ -182,7 +182,7 @@ def test_view_without_gradient_of_a_leaf_that_was_changed_since_is_returned(side
     def step(leaf: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             view = leaf.view(-1)
-            leaf += 1  # from now on torch raises when it is asked for the view's grad_fn
+            leaf += 1  # from now on torch raises when it is asked whether the view is a leaf
         return view
 
     leaf = torch.zeros(2, 2, requires_grad=True)

@@ -88,7 +88,7 @@ def split(notebook: Notebook) -> None:
         notebook,
         cell,
         code(
-            "def total(values):\n    result = 0\n    for v in values:\n        result = add(result, v)\n    return result"
+            "from functools import reduce\n\ndef total(values):\n    return reduce(add, values, 0)"
         ),
     )
 

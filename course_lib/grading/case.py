@@ -1,21 +1,26 @@
 """One answer before the referee: played, checked, and compared with what the answer bank knows."""
 
+import importlib
 import signal
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from course_lib.grading.channel import Gone, OutOfTime
 from course_lib.grading.conversation import Referee
-from course_lib.grading.misconceptions import behaviour, read_bank, recognise, record
+from course_lib.grading.misconceptions import Outcome, behaviour, read_bank, recognise, record
 from course_lib.grading.player import explain, imported, library_message, library_networks, shortened
 from course_lib.grading.players import PREPARING, Players, PlayersError
 from course_lib.grading.referee import CHECK, run_check
+from course_lib.grading.snapshot import Snapshot
 from course_lib.grading.wire import Heap, Sender, known_modules
 
 GRACE = 2.0  # seconds in which a player may notice by itself that its time is up
+BANKS_KEPT = 40  # exercises; a chapter has less
 OWN_TIME = 1.0  # seconds more, in which the referee may work on what the player gave
 
 Tell = Callable[..., None]
@@ -32,6 +37,8 @@ def work(job: dict[str, Any], players: Players, tell: Tell) -> None:
     except BaseException as error:
         cure = "Cure: `course doctor` shows what is missing."
         raise PlayersError(f"the imports cell fails: {explain(error)}. {cure}") from None
+    if any("optim" in check["source"] for exercise in job["exercises"] for check in exercise["checks"]):
+        importlib.import_module("torch._dynamo")  # by a first optimizer step: seconds that no check shall pay for
     tell("ready")
     for exercise in job["exercises"]:
         Case(exercise, job, players, names, tell).judge()
@@ -171,14 +178,10 @@ class Case:
 
     def _misconception(self) -> str | None:
         """The misconception of the wrong answer that behaves like the learner's, or None."""
-        right, wrong = read_bank(Path(self.exercise["bank"]))
-        reference = _reference(self.exercise["function"])
-        probes = record([check["source"] for check in self.exercise["checks"]], self.name, reference, self.names)
-        known = [(misconception, behaviour(each, probes)) for misconception, each in wrong]
+        bank = known_answers(self.exercise, self.imports, self.names)
         try:
             with at_most(self.timeout):
-                own = behaviour(self._seeded, probes)
-                return recognise(own, [behaviour(each, probes) for each in (reference, *right)], known)
+                return recognise(behaviour(self._seeded, bank.probes), bank.right, bank.wrong)
         except (Gone, OutOfTime):
             return None
         except Exception:  # results that cannot even be compared, such as a list that contains itself
@@ -187,6 +190,37 @@ class Case:
     def _seeded(self, *inputs: Any, **options: Any) -> Any:
         self._begin(self.timeout)
         return self._call(*inputs, **options)
+
+
+@dataclass(frozen=True)
+class KnownAnswers:
+    """What the answers of a bank do on the probes; the library's is the first of the right ones."""
+
+    probes: list[Snapshot]
+    right: list[list[Outcome]]
+    wrong: list[tuple[str, list[Outcome]]]
+
+
+_known: OrderedDict[str, KnownAnswers] = OrderedDict()  # those asked for last, because a class fails alike
+
+
+def known_answers(exercise: dict[str, Any], imports: str, names: dict[str, Any]) -> KnownAnswers:
+    """What the bank of an exercise knows: found once for its bank, its checks and their imports."""
+    path, checks = Path(exercise["bank"]), [check["source"] for check in exercise["checks"]]
+    key = repr((exercise["function"], path.read_text(encoding="utf-8"), checks, imports))
+    if key not in _known:
+        right, wrong = read_bank(path)
+        reference = _reference(exercise["function"])
+        probes = record(checks, exercise["name"], reference, names)
+        _known[key] = KnownAnswers(
+            probes,
+            [behaviour(each, probes) for each in (reference, *right)],
+            [(misconception, behaviour(each, probes)) for misconception, each in wrong],
+        )
+    _known.move_to_end(key)
+    while len(_known) > BANKS_KEPT:
+        _known.popitem(last=False)
+    return _known[key]
 
 
 @contextmanager

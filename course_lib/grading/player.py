@@ -8,6 +8,7 @@ plays one exercise after another itself.
 import __future__
 
 import ast
+import errno
 import gc
 import importlib
 import linecache
@@ -240,6 +241,8 @@ def explain(error: BaseException) -> str:
         return f"Your code asks for more memory than grading gives{_place(_line_of(error))}."
     what = said(error)
     told = shortened(f"{type(error).__name__}: {what}" if what else type(error).__name__) + _place(_line_of(error))
+    if isinstance(error, OSError) and error.errno in (errno.EPERM, errno.EROFS):
+        told += ". Where a class is graded, an answer starts no process, opens no connection and writes only to /tmp."
     if isinstance(error, NameError) and _passed_over and error is not _passed_over[0]:
         told += f". Before that: {explain(_passed_over[0])}"
     return told
@@ -385,8 +388,14 @@ def serve(stream: socket.socket, packages: Iterable[str], emptied: Emptied) -> N
                     return
 
 
-def load_library(packages: Iterable[str], imports: Iterable[str]) -> None:
-    """Import all that answers may import from the library, because its files are covered later."""
+def load_library(packages: Iterable[str], imports: Iterable[str], once: bool = False) -> None:
+    """Import all that answers may import from the library, because its files are covered later.
+
+    Args:
+        packages: of the library, by name.
+        imports: imports cells.
+        once: many players come from this process, so what takes long is loaded here for all of them.
+    """
     for package in packages:
         module = importlib.import_module(package)
         for found in pkgutil.walk_packages(getattr(module, "__path__", []), f"{package}."):
@@ -398,6 +407,8 @@ def load_library(packages: Iterable[str], imports: Iterable[str]) -> None:
             imported(source)
     import torch
 
+    if once:
+        importlib.import_module("torch._dynamo")  # by a first optimizer step: each player would pay for it
     torch.ones(1).add(1)  # so torch looks up the processor, in files that a player no longer sees
 
 
@@ -422,7 +433,7 @@ def main() -> None:
     order = Order(*ordered)
     nowhere = os.open(os.devnull, os.O_RDWR)
     try:
-        load_library(order.packages, imports)
+        load_library(order.packages, imports, once=order.mode == "box")
     except BaseException as error:
         Channel(control).send(["broken", explain(error)])
         return

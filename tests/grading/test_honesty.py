@@ -8,7 +8,7 @@ import pytest
 from course_lib.authoring import Lesson, find_lessons, read_lesson
 from course_lib.grading import sandbox
 from course_lib.grading.check import Checker
-from course_lib.grading.rebuild import lesson_of, read_submission
+from course_lib.grading.rebuild import Submission, lesson_of, read_submission
 from course_lib.grading.results import NotebookResult
 from tests.grading.honesty.answers import ODD_ANSWERS
 from tests.grading.honesty.files import ODD_FILES
@@ -41,11 +41,37 @@ def graded(request: pytest.FixtureRequest, course: Path, lesson: Lesson) -> Iter
         yield grade
 
 
+@pytest.fixture(scope="module")
+def boxed_checker(lesson: Lesson) -> Iterator[Checker]:
+    """A referee for the small course, with players in the sandbox."""
+    if NO_BOX:
+        pytest.skip(f"no sandbox here: {NO_BOX}")
+    with Checker([lesson], boxed=True) as checker:
+        yield checker
+
+
 @pytest.mark.parametrize("honest", NOTEBOOKS, ids=[honest.name for honest in NOTEBOOKS])
 def test_honest_notebook_earns_full_marks(graded: Graded, honest: Honest, tmp_path: Path) -> None:
     result = graded(honest, tmp_path)
     lost = {each.exercise: each.message for each in result.exercises if each.points < each.max_points or each.flag}
     assert not lost, honest.odd
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "with __import__('multiprocessing').Pool(2) as pool: pool.map(float, values)",
+        "__import__('subprocess').run(['ls'])",
+        "open('/usr/notes.txt', 'w')",
+    ],
+)
+def test_what_the_box_refuses_is_told_in_plain_words(lesson: Lesson, boxed_checker: Checker, work: str) -> None:
+    submission = Submission(
+        Path("n.ipynb"), {"exercise-total": f"def total(values):\n    {work}\n    return sum(values)"}
+    )
+    (result,) = boxed_checker.check(submission, lesson, only=["total"]).exercises
+    assert "starts no process, opens no connection and writes only to /tmp" in result.message
+    assert "line 2 of your cell" in result.message
 
 
 def test_corpus_has_no_two_notebooks_of_one_name() -> None:

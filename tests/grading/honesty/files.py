@@ -87,9 +87,7 @@ def split(notebook: Notebook) -> None:
     put_below(
         notebook,
         cell,
-        code(
-            "from functools import reduce\n\ndef total(values):\n    return reduce(add, values, 0)"
-        ),
+        code("from functools import reduce\n\ndef total(values):\n    return reduce(add, values, 0)"),
     )
 
 

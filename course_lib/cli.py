@@ -240,9 +240,12 @@ def check(
         _tell("You have not started an exercise yet. `course lab` opens the notebooks.")
         return
     failed = problem = False
-    lessons, mistakes = {}, {}
+    lessons: dict[str, Lesson] = {}
+    mistakes: dict[str, Exception] = {}
     for lesson in dict.fromkeys(lesson for lesson, _ in targets):
         try:
+            if workspace.notebook(lesson).exists():
+                workspace.fingerprints(lesson)
             lessons[lesson] = read_lesson(workspace.root / "solutions" / f"{lesson}.py")
         except Exception as error:  # one damaged notebook or lesson does not hide the others
             mistakes[lesson] = error
@@ -479,48 +482,40 @@ def _notebooks(root: Path) -> dict[str, bytes]:
 @app.command()
 def grade(
     context: typer.Context,
-    folder: Annotated[
-        Path | None, typer.Argument(help="The submissions: STUDENT/CHAPTER/LESSON.ipynb, or STUDENT.ipynb.")
-    ] = None,
-    chapter: Annotated[
-        str | None, typer.Option(help="What was handed in.", show_default="the chapter in FOLDER")
-    ] = None,
+    folder: Annotated[Path | None, typer.Argument(help="STUDENT/CHAPTER/LESSON.ipynb, or STUDENT.ipynb")] = None,
+    chapter: Annotated[str | None, typer.Option(metavar="NAME", help="If FOLDER does not tell it.")] = None,
     output: Annotated[
-        Path | None, typer.Option(help="The nbgrader course to grade in.", show_default="build/course/")
+        Path | None, typer.Option(metavar="FOLDER", help="An nbgrader course; else build/course/.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that grade.", show_default="one for each core")
-    ] = None,
-    cluster: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Grade on the workers of this Dask scheduler.")
-    ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for an answer's cell, and for each check.")] = 60.0,
-    again: Annotated[bool, typer.Option("--again", help="Grade what has not changed as well.")] = False,
-    canvas: Annotated[Path | None, typer.Option(help="The roster that Canvas exported.")] = None,
-    moodle: Annotated[Path | None, typer.Option(help="The roster that Moodle exported.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Processes; else one for each core.")] = None,
+    cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Of a Dask scheduler, to grade there.")] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="S", min=0.1, help="Seconds for a cell, for a check: 60.", show_default=False)
+    ] = 60.0,
+    again: Annotated[bool, typer.Option("--again", help="What has not changed as well.")] = False,
+    canvas: Annotated[Path | None, typer.Option(metavar="FILE", help="The roster, from Canvas.")] = None,
+    moodle: Annotated[Path | None, typer.Option(metavar="FILE", help="The roster, from Moodle.")] = None,
     trust_students: Annotated[
-        bool, typer.Option("--trust-students", help="Run their code with your rights where there is no sandbox.")
+        bool, typer.Option("--trust-students", help="Without a sandbox, with your rights.")
     ] = False,
     rehearse: Annotated[
-        int | None,
-        typer.Option("--dry-run-class", metavar="N", min=1, help="Grade N synthetic students instead of a folder."),
+        int | None, typer.Option("--dry-run-class", metavar="N", min=1, help="N synthetic students, no folder.")
     ] = None,
 ) -> None:
     """Grade a folder of submissions into nbgrader's gradebook (for instructors).
 
-    Students' code runs in a sandbox, the checks in a process of their own. Points go into the gradebook of
-    build/course/, or of another folder, which is made where there is none. There are tables for Canvas and Moodle,
-    a feedback page for each student, and a page about the class. What has not changed is not graded again, so an
-    interrupted run goes on, and a run after marking by hand brings pages and tables up to date.
+    Students' code runs in a sandbox, the checks in a process of their own.
+    There are tables for Canvas and Moodle, and pages about everybody and the class.
+    What has not changed is not graded again: an interrupted run goes on, and a
+    run after marking by hand brings pages and tables up to date.
     Exit status 1 when a notebook could not be graded.
 
     \b
     Examples:
-      course grade submissions
-      course grade submissions --chapter pruning --output ~/class-of-2027
-      course grade submissions --canvas grades.csv          names and ids as in Canvas's export
+      course grade submissions --output ~/class-of-2027
+      course grade submissions --canvas grades.csv
       course grade submissions --cluster tcp://10.0.0.1:8786
-      course grade --dry-run-class 30 --chapter pruning     a class for whom it is known what they should get
+      course grade --dry-run-class 30 --chapter pruning
     """
     from course_lib.grading import How
     from course_lib.grading import grade as grade_folder

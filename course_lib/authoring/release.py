@@ -4,6 +4,8 @@ import glob
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from course_lib.authoring.errors import BuildError, LessonError
@@ -34,7 +36,6 @@ def release(lessons: list[Lesson], scratch: Path, course: Path) -> None:
     from nbgrader.converters import GenerateAssignment
     from nbgrader.converters.base import NbGraderException
     from nbgrader.coursedir import CourseDirectory
-    from nbgrader.utils import setenv
     from traitlets.config import PyFileConfigLoader
 
     (course / "nbgrader_config.py").write_text(_NBGRADER_CONFIG)
@@ -50,10 +51,27 @@ def release(lessons: list[Lesson], scratch: Path, course: Path) -> None:
         heard = _Listener()
         converter = GenerateAssignment(coursedir=folder, config=config, log=heard.logger)
         try:
-            with setenv(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])):
-                converter.start()  # for a new gradebook nbgrader calls the command `alembic`, which lies beside python
+            with alembic_on_the_path():
+                converter.start()
         except NbGraderException as error:
             raise BuildError([_refused(lesson, heard.messages or [str(error)])]) from error
+
+
+@contextmanager
+def alembic_on_the_path() -> Iterator[None]:
+    """For a new gradebook nbgrader calls the command `alembic`, which lies beside python.
+
+    nbgrader's own `setenv` takes the variable away afterwards, where it should put back what was there.
+    """
+    before = os.environ.get("PATH")
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before or ""])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PATH"]
+        else:
+            os.environ["PATH"] = before
 
 
 class _Listener(logging.Handler):

@@ -3,7 +3,6 @@
 import glob
 import io
 import logging
-import os
 import shutil
 import sys
 import warnings
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from course_lib.authoring import COURSE_FOLDER, Lesson, build
+from course_lib.authoring.release import alembic_on_the_path
 
 
 class GradeError(RuntimeError):
@@ -106,16 +106,6 @@ def course_folder(root: Path, chapter: str, lessons: Sequence[Lesson], output: P
             source.write_bytes(content)
             course.release(lesson)
     return course
-
-
-@contextmanager
-def alembic_on_the_path() -> Iterator[None]:
-    """For a new gradebook nbgrader calls the command `alembic`, which lies beside python."""
-    from nbgrader.utils import setenv
-
-    commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    with setenv(PATH=commands):
-        yield
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from course_lib.authoring import Lesson
-from course_lib.grading.course_folder import CourseFolder, GradeError, alembic_on_the_path
+from course_lib.authoring.release import alembic_on_the_path
+from course_lib.grading.course_folder import CourseFolder, GradeError
 from course_lib.grading.ledger import replace
 from course_lib.grading.rebuild import OWN_CELLS, read_cells
 from course_lib.grading.results import NotebookResult, Score, behaves_like

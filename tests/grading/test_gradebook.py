@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -215,6 +216,14 @@ def test_damaged_gradebook_is_one_clear_line(folder: CourseFolder) -> None:
     (folder.root / "gradebook.db").write_bytes(b"this is no database, but a text that is long enough" * 100)
     with pytest.raises(GradeError, match="cannot be used .* Cure: bring back a copy"):
         GradebookWriter(folder)
+
+
+def test_environment_is_left_as_it_was(folder: CourseFolder, lesson: Lesson) -> None:
+    before = dict(os.environ)
+    with GradebookWriter(folder):
+        pass
+    folder.release(lesson)
+    assert dict(os.environ) == before
 
 
 def test_second_grader_of_one_course_is_refused(folder: CourseFolder) -> None:

@@ -179,11 +179,17 @@ def _grade(
         if how.again or page is None or page.digest != student.digest or not page.written:
             fresh[name] = student
     finished: list[str] = []
+    done = 0
 
     def finish(name: str) -> None:
-        _write(name, terms.chapter, fresh[name], course, ledger, gradebook)
-        finished.append(name)
-        tell(name, len(students) - len(fresh) + len(finished), len(students))
+        nonlocal done
+        student = fresh[name]
+        _write(name, terms.chapter, student, course, ledger, gradebook)
+        if any(each.result for each in student.graded.values()):
+            finished.append(name)
+        student.graded = {lesson: with_changes(each, notebook=b"") for lesson, each in student.graded.items()}
+        done += 1
+        tell(name, len(students) - len(fresh) + done, len(students))
 
     for name in [name for name, student in fresh.items() if student.done]:
         finish(name)  # nothing to grade, but a problem to note
@@ -199,7 +205,7 @@ def _grade(
         except CheckError as error:
             raise GradeError(f"The class cannot be graded: {error}") from error
     tell("done", len(students), len(students))
-    return sorted(name for name in finished if any(each.result for each in students[name].graded.values()))
+    return sorted(finished)
 
 
 def _graders(terms: Terms, how: How) -> "Crew | Cluster":

@@ -22,21 +22,18 @@ def finds_nothing(name: str, tries: str, deed: str, refusals: str = "OSError") -
 
 
 SCAN = """
-import ctypes, hashlib
+import ctypes, hashlib, re
 beginning, digest = bytes(BEGINNING), DIGEST
-for line in open("/proc/self/maps"):
+for line in open("/proc/self/maps").read().splitlines():
     place, rights, _, _, node = line.split()[:5]
     start, end = (int(each, 16) for each in place.split("-"))
     if not rights.startswith("rw") or end - start > 2**28 or "[stack]" in line or node != "0":
         continue
-    for at in range(start, end, 2**22):
-        piece = ctypes.string_at(at, min(2**22, end - at))
-        found = piece.find(beginning)
-        while found >= 0:
-            rest = piece[found + len(beginning):][:12]
-            if hashlib.sha256(rest).hexdigest() == digest:
-                return (beginning + rest).decode()
-            found = piece.find(beginning, found + 1)
+    piece = (ctypes.c_char * (end - start)).from_address(start)  # in place: copies would move the end of the heap
+    for found in re.finditer(re.escape(beginning), piece):
+        rest = piece[found.end():found.end() + 12]
+        if hashlib.sha256(rest).hexdigest() == digest:
+            return (beginning + rest).decode()
 """
 
 

@@ -23,8 +23,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from course_lib.authoring import COURSE_FOLDER, build, find_lessons, read_lesson
-from course_lib.grading import read_submission, rebuild, sandbox
+from course_lib.grading import sandbox
 from course_lib.grading.crew import cores
+from course_lib.grading.rebuild import read_submission, rebuild
 from course_lib.grading.rehearsal import write_class
 from course_lib.zoo.train import cpu_name
 
@@ -38,15 +39,15 @@ class Sizes:
     """How much is measured."""
 
     chapter: str = "00_bench"
-    stock: int = 6  # submissions that nbgrader grades in one turn
-    ours: int = 60  # the same for this grader
-    turns: int = 3
+    stock: int = 3  # submissions that nbgrader grades in one turn
+    ours: int = 40  # the same for this grader
+    turns: int = 2
     large: int = 500
 
 
 def honest_class(chapter: str, students: int, folder: Path) -> list[Path]:
     """`students` folders of honest synthetic submissions."""
-    written = write_class(ROOT, chapter, students * 2, folder / "all", boxed=False)
+    written = write_class(ROOT, chapter, students * 4 // 3 + 4, folder / "all", boxed=False)
     chosen = [each.student for each in written if each.kind in HONEST][:students]
     assert len(chosen) == students
     for student in chosen:

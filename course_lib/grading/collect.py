@@ -24,12 +24,15 @@ class HandedIn:
     @property
     def timestamp(self) -> str:
         """When it was handed in, as nbgrader's timestamp.txt beside it says; empty where that is no time."""
-        from nbgrader.utils import parse_utc
-
         try:
             content = read_file(self.path.with_name("timestamp.txt"))[:LONGEST_TIMESTAMP].decode().strip()
+        except (NotebookError, ValueError):
+            return ""
+        from nbgrader.utils import parse_utc  # takes seconds, which a class without such files need not wait
+
+        try:
             parse_utc(content)
-        except (NotebookError, ValueError, OverflowError):
+        except (ValueError, OverflowError):
             return ""
         return content
 

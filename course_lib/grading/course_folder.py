@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from course_lib.authoring import COURSE_FOLDER, Lesson, build
+from course_lib.authoring import COURSE_FOLDER, Lesson
 from course_lib.authoring.release import alembic_on_the_path
 
 
@@ -79,33 +79,45 @@ class CourseFolder:
                 raise GradeError(faults[-1] if faults else str(error) or type(error).__name__) from error
 
 
-def course_folder(root: Path, chapter: str, lessons: Sequence[Lesson], output: Path | None) -> CourseFolder:
-    """The nbgrader course to grade a chapter in, with the chapter in its newest state.
+def course_folder(root: Path, output: Path | None) -> CourseFolder:
+    """The nbgrader course to grade in; a new one gets the settings of the course's own.
 
     Args:
-        root: the course with `solutions/`.
-        chapter: the chapter's name.
-        lessons: all of the chapter.
+        root: the course, which has been built.
         output: the nbgrader course; None takes the one that `course build` makes.
     """
-    build(root, only=chapter)
     built = root / COURSE_FOLDER
-    if output is None or output.resolve() == built.resolve():
+    if output is None:
         return CourseFolder(built)
     output.mkdir(parents=True, exist_ok=True)
     if not (output / "nbgrader_config.py").exists():
         shutil.copy(built / "nbgrader_config.py", output)
-    course = CourseFolder(output)
+    return CourseFolder(output)
+
+
+def release(root: Path, course: CourseFolder, lessons: Sequence[Lesson]) -> None:
+    """Bring the lessons of a chapter in `course` to the state in which they are built.
+
+    Args:
+        root: the course, which has been built.
+        course: where they are released; in the one that `course build` makes they are.
+        lessons: all of the chapter.
+
+    Raises:
+        GradeError: nbgrader refuses.
+    """
+    built = root / COURSE_FOLDER
+    if course.root == built.resolve():
+        return
     for lesson in lessons:
-        inner = Path(chapter, f"{lesson.name}.ipynb")
-        source, released = output / "source" / inner, output / "release" / inner
+        inner = Path(lesson.chapter, f"{lesson.name}.ipynb")
+        source, released = course.root / "source" / inner, course.root / "release" / inner
         content = (built / "source" / inner).read_bytes()
         if not (released.exists() and source.exists() and source.read_bytes() == content):
             released.unlink(missing_ok=True)  # it comes back last: while it is missing, the release is not done
             source.parent.mkdir(parents=True, exist_ok=True)
             source.write_bytes(content)
             course.release(lesson)
-    return course
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class Task:
 
 
 class Crew:
-    """Processes that grade on this machine; to be used as a context manager.
+    """Processes that grade on this machine; to be used as a context manager, which lets them start.
 
     Args:
         terms: on which they grade.
@@ -93,10 +93,13 @@ class Crew:
     def _take(self) -> "_Process":
         try:
             return self._idle.get_nowait()
-        except queue.Empty:
-            process = _Process(self._terms)
-            self._all.append(process)
-            return process
+        except queue.Empty:  # one has ended
+            return self._new()
+
+    def _new(self) -> "_Process":
+        process = _Process(self._terms)
+        self._all.append(process)
+        return process
 
     def close(self) -> None:
         """End all processes."""
@@ -105,6 +108,8 @@ class Crew:
             process.end()
 
     def __enter__(self) -> "Crew":
+        for _ in range(self.workers):
+            self._idle.put(self._new())
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -9,17 +9,18 @@ again, and whatever was half done is done anew.
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from course_lib.authoring import Lesson, find_lessons, read_lesson
+from course_lib.authoring import Lesson, build, find_lessons, read_lesson
 from course_lib.grading import sandbox
 from course_lib.grading.check import CheckError
 from course_lib.grading.collect import HandedIn, collect
-from course_lib.grading.course_folder import CourseFolder, GradeError, course_folder, only_grader
-from course_lib.grading.crew import Crew, Task
+from course_lib.grading.course_folder import CourseFolder, GradeError, course_folder, only_grader, release
+from course_lib.grading.crew import Crew, Task, cores
 from course_lib.grading.gradebook import GradebookWriter
 from course_lib.grading.ledger import Ledger, Page, replace
 from course_lib.grading.publishing import Rosters, Standing, publish
@@ -85,22 +86,23 @@ def grade(
     boxed = _sandbox_or_trust(how)
     lessons = _lessons(root, chapter)
     handed_in, problems = collect(Path(submitted), chapter, lessons)
-    course = course_folder(root, chapter, lessons, output)
-    with only_grader(course), GradebookWriter(course) as gradebook:
+    build(root, only=chapter)
+    course = course_folder(root, output)
+    terms = terms_of(root, chapter, lessons, boxed, how.timeout)
+    students = _students(handed_in, problems, terms)
+    with only_grader(course):
         ledger = Ledger(course.root / "ledger" / chapter)
-        terms = terms_of(root, chapter, lessons, boxed, how.timeout)
-        students = _students(handed_in, problems, terms)
-        graded = _grade(students, lessons, terms, how, course, ledger, gradebook, tell)
-        pages = ledger.pages()
-        standing = Standing(
-            chapter,
-            lessons,
-            pages,
-            gradebook.scores(chapter, lessons, sorted(students)),
-            gradebook.penalties(chapter),
-            gradebook.remarks(chapter),
-            [problem for student in sorted(students) for problem in pages[student].problems],
-        )
+        fresh = _fresh(students, ledger, how.again)
+        tasks = list(_tasks(fresh, lessons, how.timeout))
+        try:
+            with _graders(terms, how, len(tasks)) as graders:  # they get ready while nbgrader takes the lessons in
+                release(root, course, lessons)
+                with GradebookWriter(course) as gradebook:
+                    writer = _Writer(course, chapter, ledger, gradebook)
+                    graded = _grade(fresh, tasks, len(students), graders, writer, tell)
+                    standing = _standing(chapter, lessons, students, ledger, gradebook)
+        except CheckError as error:
+            raise GradeError(f"The class cannot be graded: {error}") from error
         unmatched = publish(standing, course.root, rosters or Rosters())
         return _result(standing, graded, course, unmatched)
 
@@ -162,58 +164,59 @@ def _digest(own: Mapping[str, HandedIn], faults: Sequence[Problem], terms: Terms
     return found.hexdigest()
 
 
-def _grade(
-    students: Mapping[str, _Student],
-    lessons: Sequence[Lesson],
-    terms: Terms,
-    how: How,
-    course: CourseFolder,
-    ledger: Ledger,
-    gradebook: GradebookWriter,
-    tell: Progress,
-) -> list[str]:
-    """Grade and write whatever is not yet; returns the students who were."""
+def _fresh(students: Mapping[str, _Student], ledger: Ledger, again: bool) -> dict[str, _Student]:
+    """The students who are not graded and written yet, or have handed in something else since."""
     fresh: dict[str, _Student] = {}
     for name, student in students.items():
         page = ledger.page(name)
-        if how.again or page is None or page.digest != student.digest or not page.written:
+        if again or page is None or page.digest != student.digest or not page.written:
             fresh[name] = student
+    return fresh
+
+
+def _grade(
+    fresh: Mapping[str, _Student],
+    tasks: Sequence[Task],
+    everybody: int,
+    graders: "Crew | Cluster | None",
+    writer: "_Writer",
+    tell: Progress,
+) -> list[str]:
+    """Grade and write whatever is not yet; returns the students who were."""
     finished: list[str] = []
-    done = 0
+    done = everybody - len(fresh)
 
     def finish(name: str) -> None:
         nonlocal done
         student = fresh[name]
-        _write(name, terms.chapter, student, course, ledger, gradebook)
+        writer.write(name, student)
         if any(each.result for each in student.graded.values()):
             finished.append(name)
         student.graded = {lesson: with_changes(each, notebook=b"") for lesson, each in student.graded.items()}
         done += 1
-        tell(name, len(students) - len(fresh) + done, len(students))
+        tell(name, done, everybody)
 
     for name in [name for name, student in fresh.items() if student.done]:
         finish(name)  # nothing to grade, but a problem to note
-    tasks = list(_tasks(fresh, lessons, how.timeout))
-    if tasks:
-        tell("starting", len(students) - len(fresh), len(students))
-        try:
-            with _graders(terms, how) as graders:
-                for task, graded in graders.grade(tasks):
-                    fresh[task.student].graded[task.lesson] = graded
-                    if fresh[task.student].done:
-                        finish(task.student)
-        except CheckError as error:
-            raise GradeError(f"The class cannot be graded: {error}") from error
-    tell("done", len(students), len(students))
+    if graders:
+        tell("starting", done, everybody)
+        for task, graded in graders.grade(tasks):
+            fresh[task.student].graded[task.lesson] = graded
+            if fresh[task.student].done:
+                finish(task.student)
+    tell("done", everybody, everybody)
     return sorted(finished)
 
 
-def _graders(terms: Terms, how: How) -> "Crew | Cluster":
+def _graders(terms: Terms, how: How, tasks: int) -> "AbstractContextManager[Crew | Cluster | None]":
+    """Who grades `tasks` notebooks: nobody where there are none."""
+    if not tasks:
+        return nullcontext()
     if how.cluster:
         from course_lib.grading.cluster import Cluster
 
         return Cluster(terms, how.cluster)
-    return Crew(terms, how.workers)
+    return Crew(terms, min(how.workers or cores(), tasks))
 
 
 def _tasks(students: Mapping[str, _Student], lessons: Sequence[Lesson], timeout: float) -> Iterator[Task]:
@@ -224,31 +227,58 @@ def _tasks(students: Mapping[str, _Student], lessons: Sequence[Lesson], timeout:
             yield Task(name, lesson, each.path, parts[lesson] * (timeout + 10))
 
 
-def _write(
-    name: str, chapter: str, student: _Student, course: CourseFolder, ledger: Ledger, gradebook: GradebookWriter
-) -> None:
-    """Ledger, what was handed in, gradebook, ledger: each step can be done again after an interruption."""
-    results = {lesson: each.result for lesson, each in student.graded.items() if each.result}
-    problems = [*student.problems]
-    problems += [Problem(name, lesson, each.problem) for lesson, each in student.graded.items() if each.problem]
-    page = Page(name, student.digest, results, problems)
-    ledger.keep(page)
-    kept = course.folder("submitted", name, chapter)
-    for lesson in results:
-        each = student.handed_in[lesson]
-        if each.path.resolve() != (kept / f"{lesson}.ipynb").resolve():
-            replace(kept / f"{lesson}.ipynb", read_file(each.path))
-            if each.timestamp:
-                replace(kept / "timestamp.txt", each.timestamp.encode())
-    if results:
-        try:
-            when = max(student.handed_in[lesson].timestamp for lesson in results)
-            gradebook.write(name, chapter, {lesson: student.graded[lesson] for lesson in results}, when)
-        except GradeError as error:
-            for lesson in results:
-                student.graded[lesson] = Graded(lesson, problem=str(error))
-            page = with_changes(page, results={}, problems=[*problems, Problem(name, "", str(error))])
-    ledger.keep(with_changes(page, written=True))
+@dataclass(frozen=True)
+class _Writer:
+    """The only one who writes what was found about a student into the course."""
+
+    course: CourseFolder
+    chapter: str
+    ledger: Ledger
+    gradebook: GradebookWriter
+
+    def write(self, name: str, student: _Student) -> None:
+        """Ledger, what was handed in, gradebook, ledger: each step can be done again after an interruption."""
+        results = {lesson: each.result for lesson, each in student.graded.items() if each.result}
+        problems = [*student.problems]
+        problems += [Problem(name, lesson, each.problem) for lesson, each in student.graded.items() if each.problem]
+        page = Page(name, student.digest, results, problems)
+        self.ledger.keep(page)
+        kept = self.course.folder("submitted", name, self.chapter)
+        for lesson in results:
+            each = student.handed_in[lesson]
+            if each.path.resolve() != (kept / f"{lesson}.ipynb").resolve():
+                replace(kept / f"{lesson}.ipynb", read_file(each.path))
+                if each.timestamp:
+                    replace(kept / "timestamp.txt", each.timestamp.encode())
+        if results:
+            try:
+                when = max(student.handed_in[lesson].timestamp for lesson in results)
+                graded = {lesson: student.graded[lesson] for lesson in results}
+                self.gradebook.write(name, self.chapter, graded, when)
+            except GradeError as error:
+                for lesson in results:
+                    student.graded[lesson] = Graded(lesson, problem=str(error))
+                page = with_changes(page, results={}, problems=[*problems, Problem(name, "", str(error))])
+        self.ledger.keep(with_changes(page, written=True))
+
+
+def _standing(
+    chapter: str,
+    lessons: Sequence[Lesson],
+    students: Mapping[str, _Student],
+    ledger: Ledger,
+    gradebook: GradebookWriter,
+) -> Standing:
+    pages = ledger.pages()
+    return Standing(
+        chapter,
+        lessons,
+        pages,
+        gradebook.scores(chapter, lessons, sorted(students)),
+        gradebook.penalties(chapter),
+        gradebook.remarks(chapter),
+        [problem for student in sorted(students) for problem in pages[student].problems],
+    )
 
 
 def _result(standing: Standing, graded: list[str], course: CourseFolder, unmatched: Sequence[Problem]) -> GradeResult:

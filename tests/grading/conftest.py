@@ -37,10 +37,10 @@ def lesson(course: Path) -> Lesson:
 @pytest.fixture(scope="session")
 def released(course: Path, lesson: Lesson, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An nbgrader course with the small chapter released and nobody graded; to be copied."""
-    from course_lib.grading.course_folder import course_folder
+    from course_lib.grading.course_folder import course_folder, release
 
     output = tmp_path_factory.mktemp("released") / "course"
-    course_folder(course, lesson.chapter, [lesson], output)
+    release(course, course_folder(course, output), [lesson])
     return output
 
 

@@ -25,6 +25,7 @@ lab: .venv/.course ## install what is missing, prepare work/, open JupyterLab on
 tour: .venv/.course ## the course in two minutes, without a browser
 	@$(BIN)/course tour
 
+test: export PYTHONDONTWRITEBYTECODE =# the first of some hundred processes to import torch compiles it for all
 test: .venv/.dev lint ## everything that CI runs
 	$(BIN)/course build --check
 	$(BIN)/course build

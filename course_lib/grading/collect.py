@@ -1,5 +1,6 @@
 """Find what was handed in: which file of a folder is whose, and for which lesson."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,8 @@ from course_lib.authoring import Lesson
 from course_lib.grading.rebuild import NotebookError, lesson_of, read_file
 from course_lib.grading.results import Problem
 
-LONGEST_TIMESTAMP = 100  # bytes
+LONGEST_NOTE = 200  # bytes
+_SECRET = re.compile("[0-9a-f]{128}")  # as `nbgrader submit` makes it
 _SEPARATORS = " -_.,"
 _UNUSABLE = set("[]*?")  # nbgrader takes a student's name for a file pattern
 
@@ -24,17 +26,33 @@ class HandedIn:
     @property
     def timestamp(self) -> str:
         """When it was handed in, as nbgrader's timestamp.txt beside it says; empty where that is no time."""
-        try:
-            content = read_file(self.path.with_name("timestamp.txt"))[:LONGEST_TIMESTAMP].decode().strip()
-        except (NotebookError, ValueError):
-            return ""
-        from nbgrader.utils import parse_utc  # takes seconds, which a class without such files need not wait
+        return exchange_notes(self.path.parent).get("timestamp.txt", "")
 
+
+def exchange_notes(folder: Path) -> dict[str, str]:
+    """What nbgrader's exchange leaves beside a submission: file name -> content, for each that says what it should.
+
+    `timestamp.txt` tells when it was handed in; by `submission_secret.txt` its student finds the feedback.
+    """
+    notes = {}
+    for name, is_right in (("timestamp.txt", _is_time), ("submission_secret.txt", _SECRET.fullmatch)):
         try:
-            parse_utc(content)
-        except (ValueError, OverflowError):
-            return ""
-        return content
+            content = read_file(folder / name)[:LONGEST_NOTE].decode().strip()
+        except (NotebookError, ValueError):
+            continue
+        if is_right(content):
+            notes[name] = content
+    return notes
+
+
+def _is_time(text: str) -> bool:
+    from nbgrader.utils import parse_utc  # takes seconds, for which a class without such files need not wait
+
+    try:
+        parse_utc(text)
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def collect(submitted: Path, chapter: str, lessons: Sequence[Lesson]) -> tuple[list[HandedIn], list[Problem]]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from course_lib.authoring import Lesson
+from course_lib.grading.collect import exchange_notes
 from course_lib.grading.class_page import class_page
 from course_lib.grading.course_folder import GradeError
 from course_lib.grading.exports import RosterError, canvas_csv, guarded, moodle_csv
@@ -83,6 +84,8 @@ def _write_feedback(standing: Standing, student: str, scores: Sequence[Score], f
     for name, lessons in parts.items():
         page = feedback_page(student, standing.chapter, lessons, results, scores, remarks, standing.problems, late)
         replace(folder / inner / f"{name}.html", page.encode(), lasting=False)
+    for note, content in exchange_notes(folder / "submitted" / student / standing.chapter).items():
+        replace(folder / inner / note, content.encode(), lasting=False)  # `nbgrader release_feedback` asks for them
     return urllib.parse.quote(f"../{(inner / 'index.html').as_posix()}")
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from course_lib.authoring import Lesson, build, find_lessons, read_lesson
 from course_lib.grading import sandbox
 from course_lib.grading.check import CheckError
-from course_lib.grading.collect import HandedIn, collect
+from course_lib.grading.collect import HandedIn, collect, exchange_notes
 from course_lib.grading.course_folder import CourseFolder, GradeError, course_folder, only_grader, release
 from course_lib.grading.crew import Crew, Task, cores
 from course_lib.grading.gradebook import GradebookWriter
@@ -248,8 +248,8 @@ class _Writer:
             each = student.handed_in[lesson]
             if each.path.resolve() != (kept / f"{lesson}.ipynb").resolve():
                 replace(kept / f"{lesson}.ipynb", read_file(each.path))
-                if each.timestamp:
-                    replace(kept / "timestamp.txt", each.timestamp.encode())
+                for note, content in exchange_notes(each.path.parent).items():
+                    replace(kept / note, content.encode())
         if results:
             try:
                 when = max(student.handed_in[lesson].timestamp for lesson in results)

@@ -64,7 +64,7 @@ def fit(
     """Train `network` in place by SGD with Nesterov momentum; the learning rate falls to 0 along half a cosine.
 
     Args:
-        network: any classifier from images (batch, 1, height, width) to logits.
+        network: any classifier from images (batch, 1, height, width) to logits; the data goes to its device.
         data: what to train on.
         epochs: passes over the data, at least 1.
         penalty: a regulariser; `penalty(network)` is added to the cross-entropy of each batch.
@@ -88,6 +88,7 @@ def fit(
     )
     per_epoch = math.ceil(len(data.labels) / batch)
     steps, step, means = epochs * per_epoch, 0, []
+    device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     network.train()
     for epoch in range(epochs):
@@ -97,7 +98,7 @@ def fit(
                 group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
             if augmented:
                 images = augment(images, 2, False, generator)
-            loss = F.cross_entropy(network(images), labels)
+            loss = F.cross_entropy(network(images.to(device)), labels.to(device))
             total = loss if penalty is None else loss + penalty(network)
             optimizer.zero_grad()
             total.backward()

@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from course_lib.bench.modes import device_of
+
 
 class CouplingError(ValueError):
     """The network does something that the trace cannot follow; the message names the operation and the cure."""
@@ -123,7 +125,7 @@ def trace_coupling(network: nn.Module, sample: Tensor) -> Coupling:
     try:
         graph = fx.symbolic_trace(network)
         with torch.no_grad():
-            ShapeProp(graph).propagate(sample)
+            ShapeProp(graph).propagate(sample.to(device_of(network)))
     except (fx.proxy.TraceError, TypeError, AttributeError) as error:
         raise CouplingError(
             f"network cannot be traced ({str(error).splitlines()[0]}): does its path depend on the data? "

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.bench.modes import device_of
 from course_lib.data import Split
 from course_lib.pruning.coupling import Coupling, Group
 
@@ -254,9 +255,10 @@ def _taylor_at_gates(network: nn.Module, coupling: Coupling, data: Split, batch:
 
     for gate in gates:
         network.get_submodule(gate).register_forward_hook(watch(gate))
-    totals = dict.fromkeys(gates, torch.zeros(()))
+    device = device_of(network)
+    totals = dict.fromkeys(gates, torch.zeros((), device=device))
     for images, labels in data.batches(batch):
-        F.cross_entropy(network(images), labels, reduction="sum").backward()
+        F.cross_entropy(network(images.to(device)), labels.to(device), reduction="sum").backward()
         for gate, activation in seen.items():
             assert activation.grad is not None, "every gate lies between the images and the loss"
             totals[gate] = totals[gate] + len(labels) * taylor_importance(activation.detach(), activation.grad)
@@ -355,7 +357,7 @@ def reestimate_statistics(network: nn.Module, images: Tensor, batch: int = 200) 
         norm.momentum = None  # a plain average over the batches
         norm.train()
     for part in images.split(batch):
-        network(part)
+        network(part.to(device_of(network)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return network.eval()

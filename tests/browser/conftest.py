@@ -99,6 +99,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=_hear_ctrl_c,
     )
     lines: Queue[str] = Queue()
     assert process.stdout is not None
@@ -114,6 +115,11 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         except subprocess.TimeoutExpired:
             process.kill()
             raise AssertionError("`course lab` did not stop within 30 s of Ctrl-C") from None
+
+
+def _hear_ctrl_c() -> None:
+    """A shell lets what it starts in the background ignore Ctrl-C, and so would whatever that starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _address(process: subprocess.Popen[str], lines: "Queue[str]") -> str:

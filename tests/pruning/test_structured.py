@@ -13,7 +13,7 @@ from torch import nn
 
 from course_lib import bench, pruning
 from course_lib.data import Split
-from course_lib.nets import build
+from course_lib.nets import build, fit
 from course_lib.zoo.prune import TARGET, prune_to
 
 IMAGE = torch.zeros(1, 1, 28, 28)
@@ -38,6 +38,21 @@ def test_filter_norms_grow_in_proportion_and_ignore_signs_and_order_of_weights(o
     norms = pruning.filter_norms(weight, order)
     torch.testing.assert_close(pruning.filter_norms(-factor * weight.flip(1, 2, 3), order), factor * norms)
     np.testing.assert_allclose(norms, [np.linalg.norm(one.ravel(), order) for one in weight.numpy()], rtol=1e-9)
+
+
+def test_images_go_to_the_device_of_the_network():
+    """The device "meta" refuses tensors of another device as a GPU does. It has shapes only, so work ends at a value."""
+    network, data = build("resnet-8").to("meta"), toy_data()
+    coupling = pruning.trace_coupling(network, IMAGE)
+    assert coupling.groups.keys() == pruning.trace_coupling(seeded("resnet-8"), IMAGE).groups.keys()
+    a_value_is_asked_for = r"item\(\) cannot be called on meta|Cannot copy out of meta"
+    for work in (
+        lambda: pruning.reestimate_statistics(network, data.images),
+        lambda: pruning.score_groups(network, coupling, "taylor", data),
+        lambda: fit(network, data, 1),
+    ):
+        with pytest.raises((RuntimeError, NotImplementedError), match=a_value_is_asked_for):
+            work()
 
 
 def test_filter_norms_refuse_an_order_that_is_no_norm():

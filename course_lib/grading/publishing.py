@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from course_lib.authoring import Lesson
-from course_lib.grading.collect import exchange_notes
 from course_lib.grading.class_page import class_page
+from course_lib.grading.collect import exchange_notes
 from course_lib.grading.course_folder import GradeError
 from course_lib.grading.exports import RosterError, canvas_csv, guarded, moodle_csv
 from course_lib.grading.feedback import feedback_page, feedback_text

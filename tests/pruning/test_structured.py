@@ -41,7 +41,7 @@ def test_filter_norms_grow_in_proportion_and_ignore_signs_and_order_of_weights(o
 
 
 def test_images_go_to_the_device_of_the_network():
-    """The device "meta" refuses tensors of another device as a GPU does. It has shapes only, so work ends at a value."""
+    """The device "meta" refuses tensors of another device, as a GPU does. It has no values, so work ends at one."""
     network, data = build("resnet-8").to("meta"), toy_data()
     coupling = pruning.trace_coupling(network, IMAGE)
     assert coupling.groups.keys() == pruning.trace_coupling(seeded("resnet-8"), IMAGE).groups.keys()

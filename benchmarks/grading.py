@@ -25,8 +25,9 @@ from pathlib import Path
 from course_lib.authoring import COURSE_FOLDER, build, find_lessons, read_lesson
 from course_lib.grading import sandbox
 from course_lib.grading.crew import cores
-from course_lib.grading.rebuild import read_submission, rebuild
+from course_lib.grading.rebuild import rebuild
 from course_lib.grading.rehearsal import write_class
+from course_lib.grading.submission import read_submission
 from course_lib.zoo.train import cpu_name
 
 ROOT = Path(__file__).parents[1]

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from course_lib.authoring import Exercise, Lesson
+from course_lib.grading.library_use import library_use
 from course_lib.grading.magics import plain_python
 from course_lib.grading.memory import Memory
+from course_lib.grading.preparation import preparation
 from course_lib.grading.process import JudgingProcess
-from course_lib.grading.rebuild import Submission, is_untouched, library_use, preparation, read_submission
 from course_lib.grading.results import OUT_OF_TIME, ExerciseResult, NotebookResult, Status, WrittenResult
+from course_lib.grading.submission import Submission, is_untouched, read_submission
 
 PLACEHOLDERS = ("*Write your answer here.*", "YOUR ANSWER HERE")  # the course's and nbgrader's text for "not answered"
 

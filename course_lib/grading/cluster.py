@@ -9,7 +9,7 @@ from typing import Any
 
 from course_lib.grading.course_folder import GradeError
 from course_lib.grading.crew import Task, in_windows
-from course_lib.grading.rebuild import NotebookError, read_file
+from course_lib.grading.submission import NotebookError, read_file
 from course_lib.grading.worker import Graded, Terms, grade_notebook
 
 CONNECTING = 30  # seconds in which a scheduler has to answer

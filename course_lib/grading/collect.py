@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from course_lib.authoring import Lesson
-from course_lib.grading.rebuild import NotebookError, lesson_of, read_file
 from course_lib.grading.results import Problem
+from course_lib.grading.submission import NotebookError, lesson_of, read_file
 
 LONGEST_NOTE = 200  # bytes
 _SECRET = re.compile("[0-9a-f]{128}")  # as `nbgrader submit` makes it

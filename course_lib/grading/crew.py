@@ -16,7 +16,7 @@ from typing import Any
 
 from course_lib.grading.channel import Tree, WireError
 from course_lib.grading.check import CheckError
-from course_lib.grading.rebuild import NotebookError, read_file
+from course_lib.grading.submission import NotebookError, read_file
 from course_lib.grading.worker import Graded, Terms, graded_from_tree, read_message, terms_as_tree, write_message
 
 STARTING = 300.0  # seconds in which a process may get ready on a busy machine

@@ -13,8 +13,9 @@ from course_lib.authoring import Lesson
 from course_lib.authoring.release import alembic_on_the_path
 from course_lib.grading.course_folder import CourseFolder, GradeError
 from course_lib.grading.ledger import replace
-from course_lib.grading.rebuild import OWN_CELLS, read_cells
+from course_lib.grading.rebuild import OWN_CELLS
 from course_lib.grading.results import NotebookResult, Score, behaves_like
+from course_lib.grading.submission import read_cells
 from course_lib.grading.worker import Graded
 
 PATIENCE = 60.0  # seconds to wait while formgrader writes

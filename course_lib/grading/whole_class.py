@@ -24,8 +24,8 @@ from course_lib.grading.crew import Crew, Task, cores
 from course_lib.grading.gradebook import GradebookWriter
 from course_lib.grading.ledger import Ledger, Page, replace
 from course_lib.grading.publishing import Rosters, Standing, publish
-from course_lib.grading.rebuild import NotebookError, read_file
 from course_lib.grading.results import GradeResult, Problem
+from course_lib.grading.submission import NotebookError, read_file
 from course_lib.grading.worker import Graded, Terms, terms_of
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from course_lib.authoring import COURSE_FOLDER, Lesson, read_lesson
 from course_lib.grading.channel import HEADER, Tree, frame, lengths, unframe
 from course_lib.grading.check import Checker, CheckError
 from course_lib.grading.memory import digest_of_package
-from course_lib.grading.rebuild import NotebookError, read_submission, rebuild
+from course_lib.grading.rebuild import rebuild
 from course_lib.grading.results import NotebookResult
+from course_lib.grading.submission import NotebookError, read_submission
 
 
 @dataclass(frozen=True)

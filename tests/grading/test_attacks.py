@@ -19,9 +19,9 @@ from course_lib.authoring import Lesson, read_lesson
 from course_lib.grading import NotebookError
 from course_lib.grading.check import Checker
 from course_lib.grading.collect import collect
-from course_lib.grading.rebuild import Submission, read_submission
 from course_lib.grading.results import NotebookResult
 from course_lib.grading.sandbox import why_not
+from course_lib.grading.submission import Submission, read_submission
 from tests.grading.attacks import THEMES, Attack
 from tests.grading.attacks.attack import HONEST, RIGHT_KEEP, RIGHT_TOTAL, WORKED, total, with_deed
 from tests.grading.attacks.library_answers import ONLY_IN_KEEP_MASK, memory_with

@@ -11,17 +11,12 @@ import pytest
 from course_lib.authoring import Lesson
 from course_lib.grading import NotebookError, check_notebook
 from course_lib.grading.check import Checker
+from course_lib.grading.library_use import library_use
 from course_lib.grading.player import play
-from course_lib.grading.rebuild import (
-    Submission,
-    helpers,
-    library_use,
-    others,
-    preparation,
-    read_submission,
-    rebuild,
-)
+from course_lib.grading.preparation import helpers, others, preparation
+from course_lib.grading.rebuild import rebuild
 from course_lib.grading.results import ExerciseResult
+from course_lib.grading.submission import Submission, read_submission
 from tests.grading.small_course import RIGHT_KEEP, RIGHT_TOTAL, cell_with
 
 Fill = Callable[..., Path]

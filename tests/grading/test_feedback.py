@@ -15,8 +15,8 @@ from course_lib.authoring import Lesson
 from course_lib.grading.check import Checker
 from course_lib.grading.feedback import feedback_page, feedback_text
 from course_lib.grading.pages import headline, points, shortened, style, visible
-from course_lib.grading.rebuild import read_submission
 from course_lib.grading.results import ExerciseResult, NotebookResult, Problem, Score, WrittenResult
+from course_lib.grading.submission import read_submission
 from tests.grading.sample_class import CHAPTER, SampleClass, chapter_of
 from tests.grading.small_course import RIGHT_KEEP, RIGHT_TOTAL
 

@@ -15,8 +15,9 @@ import pytest
 from course_lib.authoring import Lesson
 from course_lib.grading.course_folder import CourseFolder, GradeError, only_grader
 from course_lib.grading.gradebook import GradebookWriter
-from course_lib.grading.rebuild import read_submission, rebuild
+from course_lib.grading.rebuild import rebuild
 from course_lib.grading.results import ExerciseResult, NotebookResult, Status, WrittenResult
+from course_lib.grading.submission import read_submission
 from course_lib.grading.worker import Graded, put_verdicts
 from tests.grading.small_course import RIGHT_KEEP, RIGHT_TOTAL
 

@@ -8,8 +8,8 @@ import pytest
 from course_lib.authoring import Lesson, find_lessons, read_lesson
 from course_lib.grading import sandbox
 from course_lib.grading.check import Checker
-from course_lib.grading.rebuild import Submission, lesson_of, read_submission
 from course_lib.grading.results import NotebookResult
+from course_lib.grading.submission import Submission, lesson_of, read_submission
 from tests.grading.honesty.answers import ODD_ANSWERS
 from tests.grading.honesty.files import ODD_FILES
 from tests.grading.honesty.lessons import ODD_LESSON_ANSWERS

@@ -14,9 +14,9 @@ from course_lib.authoring import Lesson, build, find_lessons, read_answers, read
 from course_lib.grading import sandbox
 from course_lib.grading.check import Checker
 from course_lib.grading.collect import collect
-from course_lib.grading.rebuild import NotebookError, read_submission
 from course_lib.grading.rehearsal import ATTACKS, SHARES, Rehearsed, as_cell, compare, write_class
 from course_lib.grading.results import GradeResult, Problem, Score
+from course_lib.grading.submission import NotebookError, read_submission
 from course_lib.grading.whole_class import How, grade
 from tests.grading.small_course import cell_with, write_small_course
 

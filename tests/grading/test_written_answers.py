@@ -13,7 +13,8 @@ from nbgrader.server_extensions.formgrader import handlers
 from traitlets.config import Config
 
 from course_lib.authoring import Lesson
-from course_lib.grading.rebuild import inert, read_submission, rebuild
+from course_lib.grading.rebuild import inert, rebuild
+from course_lib.grading.submission import read_submission
 from tests.grading.small_course import cell_with
 
 Fill = Callable[..., Path]

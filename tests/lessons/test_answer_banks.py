@@ -17,8 +17,8 @@ from course_lib.authoring import read_answers
 from course_lib.grading import sandbox
 from course_lib.grading.check import Checker
 from course_lib.grading.player import explain, imported, play
-from course_lib.grading.rebuild import Submission
 from course_lib.grading.referee import run_check
+from course_lib.grading.submission import Submission
 
 OTHER_SEEDS = (1, 20_262_026)  # right answers must not depend on the luck of the build's seed
 OWN_CLOCK = "wrong_own_clock"  # it reads the real clock, so its message and its behaviour are new each time

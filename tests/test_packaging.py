@@ -322,6 +322,14 @@ def test_readme_says_of_each_chapter_what_is_there() -> None:
             assert (shown_lessons, shown_exercises, state) == ("", "", "planned"), f"chapter {number} has no lesson yet"
 
 
+def test_speed_of_grading_in_the_readme_is_the_measured_one() -> None:
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    report = " ".join((ROOT / "docs" / "benchmarks" / "grading.md").read_text(encoding="utf-8").split())
+    told = re.search(r"A class of (\d+) took (\d+) s with (\d) workers on .*?, that is (\d+) times", readme)
+    found = re.search(r"A class of (\d+): (\d+) s with (\d) workers, .*? a minute, (\d+) and", report)
+    assert told and found and told.groups() == found.groups()
+
+
 def test_readme_shows_what_was_measured() -> None:
     spec = importlib.util.spec_from_file_location("make_picture", ROOT / "docs" / "make_picture.py")
     assert spec and spec.loader

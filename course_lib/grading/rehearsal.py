@@ -15,10 +15,9 @@ import itertools
 import json
 import math
 import random
-import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -35,13 +34,14 @@ from course_lib.authoring import (
 from course_lib.authoring.building import NOTEBOOKS_FOLDER
 from course_lib.authoring.names import bound_names, free_names
 from course_lib.grading.misconceptions import behaviour, record, same_outcome
+from course_lib.grading.mishaps import ACCIDENTS, ATTACKS, Mishap
 from course_lib.grading.player import imported, play
 from course_lib.grading.referee import run_check
 from course_lib.grading.results import GradeResult, Problem
+from course_lib.grading.student_work import Cell, Expected, Place, Work, as_json, cell_with
 
 Kind = Literal["misconception", "partial", "perfect", "other right answers", "hostile", "broken", "blank"]
 _T = TypeVar("_T")
-Place = tuple[str, str]  # (lesson, exercise or question)
 
 # Percent of a class. In a small one, each kind comes once before any comes twice, those with a large share first.
 SHARES: dict[Kind, int] = {
@@ -54,23 +54,6 @@ SHARES: dict[Kind, int] = {
     "blank": 4,
 }
 WRITTEN = "This was written by nobody: it waits here for a person to mark it."
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What one exercise should get.
-
-    Attributes:
-        points: by the checks.
-        answer: the name of the answer in the bank; empty where it is none of it.
-        misconception: that should be recognised, None for none.
-        flag: how it begins; empty where the answer should not be flagged.
-    """
-
-    points: float
-    answer: str = ""
-    misconception: str | None = None
-    flag: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,7 +105,9 @@ def write_class(
         there_are = ", ".join(sorted({path.parent.name for path in paths})) or "none yet"
         raise ValueError(f"chapter must be one of: {there_are}; got {chapter!r}")
     kinds = _kinds(students)
-    made_up = _Class(Path(root).resolve(), lessons, folder.resolve(), random.Random(seed), kinds.count("misconception"))
+    made_up = SyntheticClass(
+        Path(root).resolve(), lessons, folder.resolve(), random.Random(seed), kinds.count("misconception")
+    )
     mishaps = {
         "broken": itertools.cycle(made_up.shuffled(ACCIDENTS)),
         "hostile": itertools.cycle(made_up.shuffled(each for each in ATTACKS if boxed or not each.needs_walls)),
@@ -236,28 +221,7 @@ def as_cell(bank: AnswerBank, answer: Answer, name: str) -> str:
 # --- how a class is made up -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """What a student writes into one exercise cell. `is_right`: the exercises that build on it can be answered."""
-
-    text: str
-    expected: Expected
-    is_right: bool = False
-
-
-@dataclass
-class _Work:
-    """What one student hands in, while it is being made up: cells, and what is done to the file of one lesson."""
-
-    what: str
-    cells: dict[Place, _Cell] = field(default_factory=dict)
-    writes: bool = True  # answers the questions in words
-    lesson: str = ""
-    edit: Callable[[dict[str, Any]], str | None] = lambda notebook: _as_json(notebook)
-    problem: tuple[str, str] | None = None
-
-
-class _Class:
+class SyntheticClass:
     """The answers that a class can give, and the notebooks that they are written into."""
 
     def __init__(self, root: Path, lessons: Sequence[Lesson], folder: Path, chance: random.Random, misled: int) -> None:
@@ -277,24 +241,24 @@ class _Class:
         self._most = max(self._least, min(most, 3))
         self._turn = 0
 
-    def honest(self, kind: Kind) -> _Work:
+    def honest(self, kind: Kind) -> Work:
         """What somebody hands in who means well."""
         if kind == "blank":
-            return _Work("hands in what was released", writes=False)
+            return Work("hands in what was released", writes=False)
         if kind == "perfect":
-            return _Work("answers all as the library does", self._all_right())
+            return Work("answers all as the library does", self._all_right())
         if kind == "other right answers":
-            return _Work("answers all in other ways", {place: self._other(place) for place in self._banks})
+            return Work("answers all in other ways", {place: self._other(place) for place in self._banks})
         if kind == "partial":
             done = self.chance.randint(1, max(1, len(self.exercises) - 1))
             cells = dict(list(self._all_right().items())[:done])
-            return _Work(f"answers {done} of {len(self.exercises)} exercises", cells, writes=self.chance.random() < 0.5)
+            return Work(f"answers {done} of {len(self.exercises)} exercises", cells, writes=self.chance.random() < 0.5)
         dealt = self._dealt()
         cells = self._all_right() | {place: self._wrong(place, answer) for place, answer in dealt.items()}
         many = "a misconception" if len(dealt) == 1 else f"{len(dealt)} misconceptions"
-        return _Work(f"has {many}", cells, writes=self.chance.random() < 0.8)
+        return Work(f"has {many}", cells, writes=self.chance.random() < 0.8)
 
-    def unlucky(self, mishap: "Mishap") -> _Work:
+    def unlucky(self, mishap: "Mishap") -> Work:
         """Right work with one accident, or one attack, in it."""
         alone = [  # no exercise builds on them: the damage stays with them
             (lesson.name, exercise.name)
@@ -303,11 +267,11 @@ class _Class:
         ]
         place = alone[self._turn % len(alone)]
         self._turn += 1
-        work = _Work(mishap.what, self._all_right(), lesson=place[0])
+        work = Work(mishap.what, self._all_right(), lesson=place[0])
         mishap.happens(self, work, place)
         return work
 
-    def hand_in(self, student: str, kind: Kind, work: _Work) -> Rehearsed:
+    def hand_in(self, student: str, kind: Kind, work: Work) -> Rehearsed:
         """Write the notebooks, and say what they should get."""
         place_of_student = self.folder / student / self.chapter
         place_of_student.mkdir(parents=True, exist_ok=True)
@@ -323,13 +287,13 @@ class _Class:
                 if cell and cell.is_right and not all(other and other.is_right for other in built_on):
                     cell = None  # whoever has not got so far cannot answer this one
                 if cell:
-                    _cell_with(notebook, exercise.grade_id)["source"] = cell.text
+                    cell_with(notebook, exercise.grade_id)["source"] = cell.text
                 expected[place] = cell.expected if cell and is_read else Expected(0)
             for question in lesson.written if work.writes else ():
-                _cell_with(notebook, question.grade_id)["source"] = WRITTEN
+                cell_with(notebook, question.grade_id)["source"] = WRITTEN
                 if is_read:
                     waiting.add((lesson.name, question.name))
-            content = work.edit(notebook) if lesson.name == work.lesson else _as_json(notebook)
+            content = work.edit(notebook) if lesson.name == work.lesson else as_json(notebook)
             if content is not None and not (work.problem and work.problem[0] == ""):
                 (place_of_student / f"{lesson.name}.ipynb").write_text(content, encoding="utf-8")
         return Rehearsed(student, kind, work.what, expected, frozenset(waiting), work.problem)
@@ -339,30 +303,30 @@ class _Class:
         listed = list(things)
         return self.chance.sample(listed, len(listed))
 
-    def right(self, place: Place) -> _Cell:
+    def right(self, place: Place) -> Cell:
         """The library's own text: what the solution in the instructor's notebook is."""
         exercise = self.exercise(place)
-        return _Cell(exercise.reference.source, Expected(exercise.points), is_right=True)
+        return Cell(exercise.reference.source, Expected(exercise.points), is_right=True)
 
     def a_wrong_text(self, place: Place) -> str:
         """Some wrong answer."""
         bank = self._banks[place]
         return as_cell(bank, self.chance.choice(bank.wrong), place[1])
 
-    def _all_right(self) -> dict[Place, _Cell]:
+    def _all_right(self) -> dict[Place, Cell]:
         return {place: self.right(place) for place in self._banks}
 
-    def _other(self, place: Place) -> _Cell:
+    def _other(self, place: Place) -> Cell:
         bank, exercise = self._banks[place], self.exercise(place)
         answer = self.chance.choice(bank.right)
         text = as_cell(bank, answer, exercise.name)
-        return _Cell(text, Expected(self._earns(place, text), answer.name), is_right=True)
+        return Cell(text, Expected(self._earns(place, text), answer.name), is_right=True)
 
-    def _wrong(self, place: Place, answer: Answer) -> _Cell:
+    def _wrong(self, place: Place, answer: Answer) -> Cell:
         text = as_cell(self._banks[place], answer, place[1])
         if (place, text) not in self._told:
             self._told[place, text] = answer.misconception if self._is_steady(place, answer) else None
-        return _Cell(text, Expected(self._earns(place, text), answer.name, self._told[place, text]))
+        return Cell(text, Expected(self._earns(place, text), answer.name, self._told[place, text]))
 
     def _earns(self, place: Place, text: str) -> float:
         """The points that the checks give for an answer, run in this process."""
@@ -426,189 +390,3 @@ def _released(root: Path, lesson: Lesson) -> dict[str, Any]:
         raise FileNotFoundError(2, "There is no student notebook; `course build` makes it", str(path))
     released: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return released
-
-
-def _cell_with(notebook: Mapping[str, Any], grade_id: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(cell for cell in notebook["cells"] if _marks(cell).get("grade_id") == grade_id)
-    return found
-
-
-def _marks(cell: Mapping[str, Any]) -> dict[str, Any]:
-    marks: dict[str, Any] = cell["metadata"].get("nbgrader", {})
-    return marks
-
-
-def _as_json(notebook: Mapping[str, Any]) -> str:
-    return json.dumps(notebook, indent=1) + "\n"
-
-
-def _checks(notebook: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [cell for cell in notebook["cells"] if _marks(cell).get("grade") and not _marks(cell).get("solution")]
-
-
-# --- accidents and attacks --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Mishap:
-    """What happens to right work, by accident or by intention.
-
-    Attributes:
-        what: in words.
-        happens: changes the work at one exercise; the rest of it stays right.
-        needs_walls: only the sandbox stops it.
-    """
-
-    what: str
-    happens: Callable[[_Class, _Work, Place], None]
-    needs_walls: bool = False
-
-
-def _misspells(_: _Class, work: _Work, place: Place) -> None:
-    work.cells[place] = _Cell(f"def {place[1]}(\n    return 1\n", Expected(0))
-
-
-def _cuts_off(_: _Class, work: _Work, place: Place) -> None:
-    work.edit = lambda notebook: _as_json(notebook)[: len(_as_json(notebook)) // 2]
-    work.problem = (place[0], "is no JSON")
-
-
-def _copies(made_up: _Class, work: _Work, place: Place) -> None:
-    """A wrong answer stands above the right one in a copy of its cell: the right one is the later, and counts."""
-    wrong = made_up.a_wrong_text(place)
-
-    def copied(notebook: dict[str, Any]) -> str:
-        cell = _cell_with(notebook, made_up.exercise(place).grade_id)
-        notebook["cells"].insert(notebook["cells"].index(cell), {**copy.deepcopy(cell), "source": wrong})
-        return _as_json(notebook)
-
-    work.edit = copied
-
-
-def _loses_cells(made_up: _Class, work: _Work, place: Place) -> None:
-    def lose(notebook: dict[str, Any]) -> str:
-        lost = [*_checks(notebook), _cell_with(notebook, made_up.exercise(place).grade_id)]
-        return _as_json({**notebook, "cells": [cell for cell in notebook["cells"] if cell not in lost]})
-
-    del work.cells[place]
-    work.edit = lose
-
-
-def _mixes_up(_: _Class, work: _Work, place: Place) -> None:
-    other = [{"cell_type": "markdown", "id": "other", "metadata": {}, "source": "# Another course"}]
-    work.edit = lambda notebook: _as_json({**notebook, "cells": other})
-    work.problem = (place[0], "has no answer cell of the lesson")
-
-
-def _hands_in_nothing(made_up: _Class, work: _Work, _: Place) -> None:
-    work.problem = ("", f"there is no notebook of {made_up.chapter}")
-
-
-ACCIDENTS = (
-    Mishap("has a syntax error in one answer", _misspells),
-    Mishap("hands in half a file", _cuts_off),
-    Mishap("has an earlier answer in a copy of a cell", _copies),
-    Mishap("has lost the checks and one answer's cell", _loses_cells),
-    Mishap("hands in another notebook under the lesson's name", _mixes_up),
-    Mishap("hands in an empty folder", _hands_in_nothing),
-)
-
-
-def _writes(cell: str, flag: str = "") -> Callable[[_Class, _Work, Place], None]:
-    """Write `cell`, which earns nothing; it may use the {name} and the library's {module} of the exercise."""
-
-    def happens(made_up: _Class, work: _Work, place: Place) -> None:
-        text = cell.format(name=place[1], module=made_up.exercise(place).function.rpartition(".")[0])
-        work.cells[place] = _Cell(text, Expected(0, flag=flag))
-
-    return happens
-
-
-def _tries(statement: str, flag: str = "") -> Callable[[_Class, _Work, Place], None]:
-    """Write a right answer that is taken back where `statement` meets a wall: it earns points where there is none.
-
-    The statement may name what a player must not see: {gradebook}, {checks} and the folder of the {others}.
-    """
-
-    def happens(made_up: _Class, work: _Work, place: Place) -> None:
-        hidden = {"gradebook": made_up.gradebook, "checks": made_up.lesson(place).path, "others": made_up.folder}
-        attempt = statement.format(**{name: repr(str(path)) for name, path in hidden.items()})
-        after = f"try:\n{textwrap.indent(attempt, '    ')}\nexcept OSError:\n    del {place[1]}\n"
-        work.cells[place] = _Cell(f"{made_up.right(place).text}\n\n\n{after}", Expected(0, flag=flag))
-
-    return happens
-
-
-def _alters(change: Callable[[dict[str, Any]], None]) -> Callable[[_Class, _Work, Place], None]:
-    """Answer nothing of the lesson, and change its check cells."""
-
-    def happens(made_up: _Class, work: _Work, place: Place) -> None:
-        def edit(notebook: dict[str, Any]) -> str:
-            for check in _checks(notebook):
-                change(check)
-            return _as_json(notebook)
-
-        for exercise in made_up.lesson(place).exercises:
-            del work.cells[place[0], exercise.name]
-        work.edit = edit
-
-    return happens
-
-
-def _tag(check: dict[str, Any]) -> None:
-    check["metadata"]["tags"] = ["skip-execution"]
-
-
-def _empty(check: dict[str, Any]) -> None:
-    check["source"] = "pass"
-    check["metadata"]["nbgrader"]["points"] = 1000
-
-
-def _nests(_: _Class, work: _Work, place: Place) -> None:
-    work.edit = lambda notebook: "[" * 200_000
-    work.problem = (place[0], "is nested too deeply")
-
-
-_TRANSFORMER = """get_ipython().input_transformers_cleanup.append(lambda lines: ["pass"])
-
-
-def {name}(*inputs, **options):
-    return None
-"""
-_LIAR = """class Yes:
-    __eq__ = __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __contains__ = __bool__ = lambda *_: True
-
-
-def {name}(*inputs, **options):
-    return Yes()
-"""
-_BORROWED = """import importlib
-
-
-def {name}(*inputs, **options):
-    return getattr(importlib.import_module("{module}"), "{name}")(*inputs, **options)
-"""
-_FLOOD = """with open("/tmp/flood", "wb") as file:
-    for _ in range(128):
-        file.write(bytes(2**20))"""
-ATTACKS = (
-    Mishap("tags the checks to be skipped", _alters(_tag)),
-    Mishap("empties the checks, and raises their points", _alters(_empty)),
-    Mishap("nests its file too deeply to be read", _nests),
-    Mishap("puts an input transformer into the kernel", _writes(_TRANSFORMER)),
-    Mishap("returns an object that is equal to everything", _writes(_LIAR)),
-    Mishap("calls the library's own function", _writes(_BORROWED, "takes the library's own answer")),
-    Mishap("ends its process", _tries("import os\nos._exit(0)", "does not answer")),
-    Mishap("never ends", _tries("while True:\n    pass", "does not end in time")),
-    Mishap(
-        "takes all memory",
-        _tries("hoard = bytearray(2**36)", "leaves Python, or takes all memory"),
-        needs_walls=True,
-    ),
-    Mishap("multiplies", _tries("import os\nfor _ in range(6):\n    os.fork()"), needs_walls=True),
-    Mishap("fills the disk", _tries(_FLOOD), needs_walls=True),
-    Mishap("opens the gradebook", _tries("open({gradebook}, 'r+b')"), needs_walls=True),
-    Mishap("reads the hidden checks", _tries("open({checks}, 'rb').read()"), needs_walls=True),
-    Mishap("reads what others handed in", _tries("import os\nos.listdir({others})"), needs_walls=True),
-    Mishap("opens a socket", _tries("import socket\nsocket.socket()"), needs_walls=True),
-)

@@ -14,7 +14,8 @@ from course_lib.authoring import Lesson, build, find_lessons, read_answers, read
 from course_lib.grading import sandbox
 from course_lib.grading.check import Checker
 from course_lib.grading.collect import collect
-from course_lib.grading.rehearsal import ATTACKS, SHARES, Rehearsed, as_cell, compare, write_class
+from course_lib.grading.mishaps import ATTACKS
+from course_lib.grading.rehearsal import SHARES, Rehearsed, as_cell, compare, write_class
 from course_lib.grading.results import GradeResult, Problem, Score
 from course_lib.grading.submission import NotebookError, read_submission
 from course_lib.grading.whole_class import How, grade

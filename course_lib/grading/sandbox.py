@@ -242,7 +242,8 @@ def command(program: str, packages: list[Path], fd: int, instead: Mapping[Path, 
     box += ["--dir", "/home", "--chdir", "/tmp", "--hostname", "player", "--clearenv"]
     for name, value in environment.items():
         box += ["--setenv", name, value]
-    start = f"import sys; sys.path.insert(0, {LIBRARY!r}); {program}"
+    # Before Python 3.11, which has -P, the current folder is on the path: "", a place where a player may write.
+    start = f"import sys; sys.path = [{LIBRARY!r}, *filter(None, sys.path)]; {program}"
     return [*box, "--", sys.executable, "-s", "-P" if sys.version_info >= (3, 11) else "-u", "-c", start, str(fd)]
 
 
@@ -250,6 +251,10 @@ def _folders_of_python() -> list[str]:
     """What Python runs from; not all of its prefix, because somebody's course may lie there."""
     inside, paths = ("bin", "lib", "lib64", "share", "pyvenv.cfg"), sysconfig.get_paths()
     folders = [os.path.join(prefix, part) for prefix in (sys.base_prefix, sys.prefix) for part in inside]
+    program = sys.executable
+    while os.path.islink(program):  # an environment that was made in another one may run by way of that one's Python
+        program = os.path.join(os.path.dirname(program), os.readlink(program))
+        folders.append(os.path.normpath(program))
     return folders + [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 
 

@@ -317,6 +317,20 @@ def test_python_may_lie_in_tmp_which_every_player_gets_anew() -> None:
     assert done.stdout.split() == [folder, "None"], done.stdout + done.stderr
 
 
+def test_python_may_be_a_link_to_a_link_that_lies_elsewhere() -> None:
+    """As in an environment that Python 3.10 makes while another one is active."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, tempfile.TemporaryDirectory(dir="/tmp") as elsewhere:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+        python, between = Path(folder, "bin", "python"), Path(elsewhere, "python")
+        between.symlink_to(Path(sys.executable).resolve())
+        python.unlink()
+        python.symlink_to(between)
+        program = "from course_lib.grading import sandbox; print(sandbox.why_not())"
+        environment = {**os.environ, "PYTHONPATH": str(Path(sandbox.__file__).parents[2])}
+        done = subprocess.run([python, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "None", done.stdout + done.stderr
+
+
 def test_wall_that_gives_way_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trial does not trust that the walls were put up: it pushes against them."""
     original = sandbox.command

@@ -315,7 +315,7 @@ def test_readme_says_of_each_chapter_what_is_there() -> None:
     for number, (_, _, shown_lessons, shown_exercises, state) in table.items():
         own = [lesson for lesson in lessons if lesson.chapter.startswith(f"{number:02}_")]
         if own:
-            assert state == "ready", f"chapter {number} has lessons, README says {state!r}"
+            assert state in ("ready", "in the making"), f"chapter {number} has lessons, README says {state!r}"
             exercises = sum(len(lesson.exercises) for lesson in own)
             assert (shown_lessons, shown_exercises) == (str(len(own)), str(exercises)), f"chapter {number}"
         else:

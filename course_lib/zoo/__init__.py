@@ -13,8 +13,10 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from course_lib.nets import build
+from course_lib.quantization import decode_compressed, encode_compressed
 
 _FOLDER = Path(__file__).parent / "checkpoints"
+_PLAIN, _COMPRESSED = ".safetensors", ".sfdc"
 
 
 class CheckpointError(RuntimeError):
@@ -41,14 +43,22 @@ def card(name: str) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not JSON ({error}). Cure: {_cure(path)}") from error
 
 
+def file_of(name: str) -> Path:
+    """The file of a checkpoint's weights: safetensors, or Deep Compression's where its card says so.
+
+    Raises:
+        CheckpointError: there is none of that name.
+    """
+    return _FOLDER / f"{name}{_COMPRESSED if card(name).get('format') == 'deep-compression' else _PLAIN}"
+
+
 def load(name: str) -> nn.Module:
     """The trained network `name`, in evaluation mode.
 
     Raises:
         CheckpointError: there is none of that name, or its file is missing, truncated or altered.
     """
-    described = card(name)
-    path = _FOLDER / f"{name}.safetensors"
+    described, path = card(name), file_of(name)
     if not path.exists():
         raise CheckpointError(f"{path} is missing. Cure: {_cure(path)}")
     content = path.read_bytes()
@@ -59,7 +69,9 @@ def load(name: str) -> nn.Module:
         )
     network = build(described["network"], **described["options"])
     try:
-        network.load_state_dict(load_tensors(content))
+        network.load_state_dict(
+            decode_compressed(content, path.name) if path.suffix == _COMPRESSED else load_tensors(content)
+        )
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit {described['network']}: {str(error).splitlines()[0]}") from error
     return network.eval()
@@ -71,14 +83,17 @@ def save(network: nn.Module, name: str, described: dict[str, Any], **options: An
     Args:
         network: its weights are saved; the network itself is rebuilt by `nets.build(described["network"], **options)`,
             where a card without "network" takes `name`.
-        described: what the model card says beside name, network, options, bytes and SHA-256.
+        described: what the model card says beside name, network, options, bytes and SHA-256. Where it says
+            "format": "deep-compression", the file is that of `quantization.save_compressed`, else safetensors.
 
     Raises:
         CheckpointError: the disk is full, or the folder cannot be written; an earlier checkpoint is as it was.
     """
     _FOLDER.mkdir(exist_ok=True)
-    path = _FOLDER / f"{name}.safetensors"
-    content = save_tensors({key: value.detach().clone().contiguous() for key, value in network.state_dict().items()})
+    tensors = {key: value.detach().clone().contiguous() for key, value in network.state_dict().items()}
+    compressed = described.get("format") == "deep-compression"
+    path = _FOLDER / f"{name}{_COMPRESSED if compressed else _PLAIN}"
+    content = encode_compressed(tensors) if compressed else save_tensors(tensors)
     written = {
         "name": name,
         "network": name,

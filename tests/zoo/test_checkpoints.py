@@ -8,7 +8,14 @@ from course_lib import zoo
 from course_lib.data import fashion_mnist
 from course_lib.nets import build
 
-FLOORS = {"lenet-300-100": 89.5, "lenet-5": 90.5, "resnet-8": 92.0, "resnet-20": 93.5}
+FLOORS = {
+    "lenet-300-100": 89.5,
+    "lenet-300-100-compressed": 89.8,
+    "lenet-5": 90.5,
+    "lenet-5-compressed": 92.5,
+    "resnet-8": 92.0,
+    "resnet-20": 93.5,
+}
 
 
 @pytest.fixture
@@ -29,6 +36,25 @@ def test_checkpoints_reach_their_accuracy_on_all_test_images_and_their_cards_say
     assert zoo.card(name)["test_accuracy_percent"] == pytest.approx(right / 100, abs=0.05)
 
 
+@pytest.mark.parametrize(("name", "times"), [("lenet-300-100", 40), ("lenet-5", 39)])
+def test_compressed_checkpoints_are_many_times_smaller_and_lose_at_most_a_fifth_of_a_point(name, times):
+    dense, card = zoo.card(name), zoo.card(f"{name}-compressed")
+    size = 4 * sum(weight.numel() for weight in build(name).parameters())
+    assert times * card["bytes"] <= size
+    assert card["times_smaller_than_float32"] == pytest.approx(size / card["bytes"], abs=0.05)
+    assert card["dense_test_accuracy_percent"] == dense["test_accuracy_percent"]
+    assert card["test_accuracy_percent"] >= dense["test_accuracy_percent"] - 0.2
+
+
+@pytest.mark.parametrize("name", ["lenet-300-100-compressed", "lenet-5-compressed"])
+def test_compressed_checkpoints_share_as_few_values_as_their_cards_say(name):
+    recipe = zoo.card(name)["recipe"]
+    weights = {key: value for key, value in zoo.load(name).state_dict().items() if key.endswith(".weight")}
+    assert all(len(weight[weight != 0].unique()) <= recipe["clusters"] for weight in weights.values())
+    zeros = sum(int((weight == 0).sum()) for weight in weights.values())
+    assert zeros / sum(weight.numel() for weight in weights.values()) == pytest.approx(recipe["sparsity"], abs=1e-3)
+
+
 @pytest.mark.parametrize("name", zoo.names())
 def test_each_model_card_tells_data_recipe_time_and_hardware(name):
     card = zoo.card(name)
@@ -44,6 +70,17 @@ def test_what_was_saved_is_loaded_with_its_options_and_in_evaluation_mode(folder
     assert torch.equal(loaded(images), original(images))
     assert not loaded.training
     assert zoo.names() == ["tiny"]
+
+
+def test_a_compressed_checkpoint_is_loaded_as_it_was_saved_and_refused_where_it_was_altered(folder):
+    network = build("resnet-8", widths=(2, 3, 4))
+    path = zoo.save(network, "small", {"network": "resnet-8", "format": "deep-compression"}, widths=(2, 3, 4))
+    assert path.suffix == ".sfdc" and zoo.names() == ["small", "tiny"]
+    loaded = zoo.load("small").state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in network.state_dict().items())
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(zoo.CheckpointError, match=r"small\.sfdc .* cut short or altered\. Cure: `git checkout"):
+        zoo.load("small")
 
 
 def test_half_a_checkpoint_is_refused_in_one_line_with_its_cure_and_kept(folder):

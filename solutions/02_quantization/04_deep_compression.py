@@ -358,8 +358,8 @@ for size, density, bits in [(50, 0.3, 1), (80, 0.1, 3), (60, 0.05, 2), (40, 0.5,
         else:
             zeros += 1
     gaps, is_filler = relative_indices(positions, bits)
-    assert gaps.tolist() == [gap for gap, _ in walked], f"Wrong gaps: {len(positions)} weights of {size}, {bits} bits."
-    assert is_filler.tolist() == [bool(filler) for _, filler in walked], f"Wrong fillers: {len(positions)} weights of {size}, {bits} bits."
+    assert gaps.tolist() == [gap for gap, _ in walked], f"Wrong gaps: {len(positions)} weights, {bits} bits."
+    assert is_filler.tolist() == [bool(filler) for _, filler in walked], f"Wrong fillers: {len(positions)} weights, {bits} bits."
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -483,11 +483,11 @@ for symbols in (2, 7, 16, 40):
     lengths = quantization.code_lengths([*counts, 1, 1])
     codes = canonical_codes(lengths)
     written = [f"{code:0{length}b}" for code, length in zip(codes, lengths) if length]
-    assert all(len(text) == length for text, length in zip(written, (length for length in lengths if length))), f"{symbols} symbols: a code has more bits than its length."
-    assert not any(i != j and other.startswith(one) for i, one in enumerate(written) for j, other in enumerate(written)), f"{symbols} symbols: a code begins with another one."
+    assert all(len(text) == length for text, length in zip(written, (length for length in lengths if length))), f"{len(lengths)} symbols: a code has more bits than its length."
+    assert not any(i != j and other.startswith(one) for i, one in enumerate(written) for j, other in enumerate(written)), f"{len(lengths)} symbols: a code begins with another one."
     order = sorted((length, symbol) for symbol, length in enumerate(lengths) if length)
     ranked = [codes[symbol] << (64 - length) for length, symbol in order]
-    assert ranked == sorted(ranked), f"{symbols} symbols: the codes do not rise from short to long and from symbol to symbol."
+    assert ranked == sorted(ranked), f"{len(lengths)} symbols: the codes do not rise from short to long and from symbol to symbol."
 ### END HIDDEN TESTS
 
 # %% [markdown]

@@ -49,7 +49,7 @@ def wrong_steps(positions, bits):
         step = position - before
         while step >= 2**bits:
             pairs.append((2**bits - 1, True))
-            step -= 2**bits - 1
+            step -= max(2**bits - 1, 1)
         pairs.append((step, False))
         before = position
     return _entries(pairs)
@@ -63,7 +63,7 @@ def wrong_filler_is_free(positions, bits):
         zeros = position - before - 1
         while zeros > 2**bits - 1:
             pairs.append((2**bits - 1, True))
-            zeros -= 2**bits - 1
+            zeros -= max(2**bits - 1, 1)
         pairs.append((zeros, False))
         before = position
     return _entries(pairs)

@@ -8,7 +8,7 @@ tensors, as `torch.histogram` gives them: counts (bins,) and edges (bins + 1,).
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -359,18 +359,47 @@ def observe(
     """
     if side not in ("input", "output"):
         raise ValueError(f"side must be 'input' or 'output', got {side!r}")
-    if not len(images):
-        raise ValueError("images must hold at least one image: is the calibration set empty?")
     observers = {
         name: Observer(bins) for name, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))
     }
+
+    def watch(name: str, layer: nn.Module, values: Tensor) -> None:
+        observers[name].update(values)
+
+    watch_layers(network, images, batch, observers, watch, side)
+    return {name: observer for name, observer in observers.items() if observer.low <= observer.high}
+
+
+def watch_layers(
+    network: nn.Module,
+    images: Tensor,
+    batch: int,
+    names: Iterable[str],
+    watch: Callable[[str, nn.Module, Tensor], None],
+    side: str,
+) -> None:
+    """Send images through a network in evaluation mode; for each batch `watch` gets what the named layers see or make.
+
+    Args:
+        network: it is not changed.
+        images: (n, ...), at least one.
+        batch: images at a time.
+        names: of the layers.
+        watch: called as watch(name, layer, values).
+        side: "input" or "output" of the layers.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    if not len(images):
+        raise ValueError("images must hold at least one image: is the calibration set empty?")
     handles = []
-    for name, observer in observers.items():
+    for name in names:
 
-        def watch(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, observer: Observer = observer) -> None:
-            observer.update(inputs[0] if side == "input" else output)
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+            watch(name, layer, inputs[0] if side == "input" else output)
 
-        handles.append(network.get_submodule(name).register_forward_hook(watch))
+        handles.append(network.get_submodule(name).register_forward_hook(hook))
     try:
         with evaluating(network):
             for part in images.split(batch):
@@ -378,7 +407,6 @@ def observe(
     finally:
         for handle in handles:
             handle.remove()
-    return {name: observer for name, observer in observers.items() if observer.low <= observer.high}
 
 
 def round_inputs(network: nn.Module, ranges: Mapping[str, tuple[Tensor, Tensor]], bits: int) -> nn.Module:

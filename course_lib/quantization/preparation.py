@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from course_lib.bench.modes import device_of, evaluating
 from course_lib.quantization.affine import code_range, dequantize, quantize
-from course_lib.quantization.calibration import mse_scale
+from course_lib.quantization.calibration import mse_scale, watch_layers
 
 # what keeps a channel's scale: f(s * x) = s * f(x) for s > 0, channel by channel
 _HOMOGENEOUS_MODULES = (nn.ReLU, nn.Identity, nn.Dropout, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
@@ -397,7 +396,7 @@ def input_moments(network: nn.Module, images: Tensor, names: tuple[str, ...], ba
         sums[name] = sums.get(name, torch.zeros(())) + seen.T @ seen
         rows[name] = rows.get(name, 0) + len(seen)
 
-    _watch(network, images, batch, dict.fromkeys(names, watch), side="input")
+    watch_layers(network, images, batch, names, watch, side="input")
     return {name: total / rows[name] for name, total in sums.items()}
 
 
@@ -427,40 +426,8 @@ def _mean_outputs(network: nn.Module, images: Tensor, batch: int) -> dict[str, T
         rows[name] = rows.get(name, 0) + len(seen)
 
     names = [name for name, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
-    _watch(network, images, batch, dict.fromkeys(names, watch), side="output")
+    watch_layers(network, images, batch, names, watch, side="output")
     return {name: total / rows[name] for name, total in sums.items()}
-
-
-def _watch(
-    network: nn.Module,
-    images: Tensor,
-    batch: int,
-    watchers: Mapping[str, Callable[[str, nn.Module, Tensor], None]],
-    side: str,
-) -> None:
-    """Send images through the network in evaluation mode; each watcher is called with what its layer sees or makes."""
-    if not len(images):
-        raise ValueError("images must hold at least one image: is the calibration set empty?")
-    handles = []
-    for name, watcher in watchers.items():
-
-        def hook(
-            layer: nn.Module,
-            inputs: tuple[Tensor, ...],
-            output: Tensor,
-            name: str = name,
-            watcher: Callable[[str, nn.Module, Tensor], None] = watcher,
-        ) -> None:
-            watcher(name, layer, inputs[0] if side == "input" else output)
-
-        handles.append(network.get_submodule(name).register_forward_hook(hook))
-    try:
-        with evaluating(network):
-            for part in images.split(batch):
-                network(part.to(device_of(network)))
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _layer_at(network: nn.Module, name: str) -> nn.Conv2d | nn.Linear:

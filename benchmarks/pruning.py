@@ -25,7 +25,7 @@ from torch import nn
 
 from course_lib import bench, pruning, zoo
 from course_lib.data import Split, fashion_mnist
-from course_lib.nets import build, fit
+from course_lib.nets import build, export_onnx, fit, onnx_session
 from course_lib.zoo.prune import TARGET
 from course_lib.zoo.train import cpu_name
 
@@ -160,11 +160,11 @@ def run(seeds: int, train: Split, test: Split, scored: int, rounds: int) -> str:
             )
     sample = test.images[:1]
     with tempfile.TemporaryDirectory() as folder:
-        files = {"dense": pruning.export_onnx(checkpoint, Path(folder) / "dense.onnx", sample)}
+        files = {"dense": export_onnx(checkpoint, Path(folder) / "dense.onnx", sample)}
         for number, row in enumerate(rows[1:]):
-            files[row.name] = pruning.export_onnx(row.network, Path(folder) / f"{number}.onnx", sample)
+            files[row.name] = export_onnx(row.network, Path(folder) / f"{number}.onnx", sample)
         sizes = {name: (bench.file_bytes(path), bench.zipped_bytes(path)) for name, path in files.items()}
-        sessions = {name: pruning.onnx_session(path) for name, path in files.items()}
+        sessions = {name: onnx_session(path) for name, path in files.items()}
         times = {
             batch: bench.latency(sessions, sample.repeat(batch, 1, 1, 1), rounds=rounds, warmup=5) for batch in BATCHES
         }

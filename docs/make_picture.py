@@ -1,4 +1,4 @@
-"""Measure every network of the zoo for README.md: `make picture`, on a machine that does nothing else.
+"""Measure the networks of the zoo for README.md: `make picture`, on a machine that does nothing else.
 
 Writes docs/costs.json (what was measured, with its hardware), docs/costs.png, and the table in README.md between its
 two markers. With `--draw-only`, picture and table are made from docs/costs.json again, and nothing is measured.
@@ -19,32 +19,51 @@ from matplotlib.figure import Figure
 from course_lib import __version__, bench, zoo
 from course_lib.bench import TECHNIQUE_COLOURS, TECHNIQUE_MARKERS, Cost
 from course_lib.data import fashion_mnist
-from course_lib.pruning.export import export_onnx, onnx_session
+from course_lib.nets import export_onnx, onnx_session
+from course_lib.quantization import export_quantized
 from course_lib.zoo.train import cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
 COSTS, PICTURE, README = ROOT / "docs" / "costs.json", ROOT / "docs" / "costs.png", ROOT / "README.md"
 BEGIN, END = "<!-- measured: written by docs/make_picture.py -->", "<!-- end of what was measured -->"
 BATCHES = (1, 64)
-HEADLINE = ("resnet-20", "resnet-20-pruned")
+IN_8_BITS = {"resnet-20-int8": "resnet-20", "resnet-20-pruned-int8": "resnet-20-pruned"}  # made here, from the zoo's
+HEADLINE = ("resnet-20", "resnet-20-pruned-int8")
+COMPARISONS = "resnet-8-half-10k"  # so begin the names of those that one lesson trained only to compare them
+
+
+def shown() -> dict[str, str]:
+    """The networks of the picture, by name, with the checkpoint that each is made from."""
+    kept = {name: name for name in zoo.names() if not name.startswith(COMPARISONS)}
+    return {**kept, **IN_8_BITS}
+
+
+def technique(card: dict[str, Any]) -> str:
+    """By which technique a network of the zoo became small."""
+    if "format" in card:  # it ships in that format, and is decoded to run
+        return "quantization"
+    if str(card.get("method", "")).startswith("distillation"):
+        return "distillation"
+    return "pruning" if "made_from" in card else "dense"
 
 
 def measure_zoo() -> dict[str, Any]:
-    """What each network of the zoo costs in ONNX Runtime, timed in turns on one thread, as plain data for JSON."""
+    """What each of these networks costs in ONNX Runtime, timed in turns on one thread, as plain data for JSON."""
     import onnxruntime
 
-    test = fashion_mnist("test")
+    test, calibration = fashion_mnist("test"), fashion_mnist("train").images[:256]
     sample = test.images[:1]
     costs, sessions = [], {}
     with tempfile.TemporaryDirectory() as scratch:
-        for name in zoo.names():
-            network, card = zoo.load(name), zoo.card(name)
-            path = export_onnx(network, Path(scratch) / f"{name}.onnx", test.images[:2])
+        for name, checkpoint in shown().items():
+            network, card, path = zoo.load(checkpoint), zoo.card(checkpoint), Path(scratch) / f"{name}.onnx"
+            if name in IN_8_BITS:
+                kind, file = "quantization", export_quantized(network, path, calibration)
+            else:
+                kind, file = technique(card), export_onnx(network, path, test.images[:2])
             sessions[name] = onnx_session(path, threads=1)
-            technique, file = ("pruning" if "made_from" in card else "dense"), path
-            if "format" in card:  # it ships in that format, and is decoded to run
-                technique, file = "quantization", zoo.file_of(name)
-            cost = bench.measure(name, network, technique=technique, sample=sample, batches=(), artefact=file)
+            file = zoo.file_of(name) if "format" in card else file
+            cost = bench.measure(name, network, technique=kind, sample=sample, batches=(), artefact=file)
             costs.append(replace(cost, accuracy=bench.accuracy(sessions[name], test), test_images=len(test.labels)))
         costs = bench.time_together(costs, sessions, sample, BATCHES, threads=1, rounds=100)
     return {
@@ -61,12 +80,15 @@ def finding(costs: list[Cost]) -> str:
     by_name = {cost.name: cost for cost in costs}
     if not all(name in by_name for name in HEADLINE):
         return "What the networks of the course cost"
-    dense, pruned = (by_name[name] for name in HEADLINE)
-    fewer = 100 * (1 - (pruned.macs or 0) / (dense.macs or 1))
-    times = [(dense.median_ms(batch) or 0) / (pruned.median_ms(batch) or 1) for batch in BATCHES]
-    points = (pruned.accuracy or 0) - (dense.accuracy or 0)
+    before, after = (by_name[name] for name in HEADLINE)
+    smaller = (before.bytes or 0) / (after.bytes or 1)
+    times = [(before.median_ms(batch) or 0) / (after.median_ms(batch) or 1) for batch in BATCHES]
+    points = (after.accuracy or 0) - (before.accuracy or 0)
     faster = " and ".join(f"{time:.1f} (batch {batch})" for time, batch in zip(times, BATCHES, strict=True))
-    return f"ResNet-20 after pruning: {fewer:.0f} % fewer MACs, {faster} times faster, {points:+.2f} points of accuracy"
+    return (
+        f"ResNet-20, pruned and in 8 bits: the file {smaller:.1f} times smaller, {faster} times faster, "
+        f"{points:+.2f} points of accuracy"
+    )
 
 
 def caveat(costs: list[Cost]) -> list[str]:
@@ -74,7 +96,7 @@ def caveat(costs: list[Cost]) -> list[str]:
     by_name = {cost.name: cost for cost in costs}
     if not set(HEADLINE) <= by_name.keys():
         return []
-    epochs = [zoo.card(name)["recipe"]["epochs"] for name in HEADLINE]
+    epochs = [zoo.card(shown()[name])["recipe"]["epochs"] for name in HEADLINE]
     doubts = [text for text in bench.honesty(*(by_name[name] for name in HEADLINE)) if "chance" in text]
     trained = f"The pruned network was tuned for {epochs[1]} epochs after the {epochs[0]} epochs of its parent."
     return [" ".join([*doubts, trained]), ""]
@@ -146,9 +168,10 @@ def table(measured: dict[str, Any]) -> str:
     lines += [
         "",
         *caveat(costs),
-        f"Files: ONNX; what is called compressed, the course's own format, which is decoded to run. "
-        f"Fashion-MNIST, {costs[0].test_images:,} test images; times are medians on {measured['hardware']}, "
-        f"in interleaved rounds, float32; measured on {measured['measured']}, load average {measured['load_average']}.",
+        f"Files: ONNX; compressed, mixed, ternary and w4a4 networks: the course's own formats, decoded to run. "
+        f"Fashion-MNIST, {costs[0].test_images:,} test images; times are medians on {measured['hardware']}, in "
+        f"interleaved rounds, in float32 but for what is called int8; measured on {measured['measured']}, load average "
+        f"{measured['load_average']}.",
         END,
     ]
     return "\n".join(lines)

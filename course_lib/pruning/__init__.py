@@ -8,7 +8,6 @@ from course_lib.pruning.at_initialization import (
     synflow_scores,
 )
 from course_lib.pruning.coupling import Coupling, CouplingError, Group, coupled, trace_coupling
-from course_lib.pruning.export import ExportError, export_onnx, onnx_session
 from course_lib.pruning.patterns import (
     BsrLinear,
     block_mask,
@@ -76,7 +75,6 @@ __all__ = [
     "Coupling",
     "CouplingError",
     "CsrLinear",
-    "ExportError",
     "Group",
     "SparseFileError",
     "Ticket",
@@ -93,7 +91,6 @@ __all__ = [
     "cubic_sparsity",
     "decompress_2_4",
     "erk_densities",
-    "export_onnx",
     "filter_norms",
     "find_permutation",
     "find_ticket",
@@ -112,7 +109,6 @@ __all__ = [
     "narrow_conv",
     "neuron_mask",
     "nm_mask",
-    "onnx_session",
     "prunable_weights",
     "prune_and_retrain",
     "prune_gradually",

@@ -4,7 +4,6 @@ import bisect
 import copy
 import json
 import math
-import os
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -15,6 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+
+from course_lib.data import written_whole
 
 Layout = Literal["dense", "csr", "bitmask"]
 
@@ -201,12 +202,10 @@ def save_sparse(weights: Mapping[str, Tensor], path: Path | str, layout: Layout 
         arrays.update({f"{name}{part}": array.contiguous().clone() for part, array in candidates[chosen].items()})
     content = save(arrays, {"format": _FORMAT, "tensors": json.dumps(described), "crc32": _checksum(arrays)})
     path = Path(path)
-    unfinished = path.with_name(path.name + ".new")
     try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
+        with written_whole(path) as beside:
+            beside.write_bytes(content)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise SparseFileError(
             f"{path} cannot be written ({error.strerror}). Cure: free space, or choose a folder you may write to."
         ) from error

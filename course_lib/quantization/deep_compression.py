@@ -19,7 +19,6 @@ Huffman Coding".
 """
 
 import math
-import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from course_lib.data import written_whole
 from course_lib.quantization.codebook import centroid_gradients, kmeans
 from course_lib.quantization.huffman import code_lengths, huffman_decode, huffman_encode
 
@@ -208,12 +208,10 @@ def save_compressed(tensors: Mapping[str, Tensor], path: Path | str) -> int:
     """
     content = encode_compressed(tensors)
     path = Path(path)
-    unfinished = path.with_name(path.name + ".new")
     try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
+        with written_whole(path) as beside:
+            beside.write_bytes(content)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise CompressedFileError(
             f"{path} cannot be written ({error.strerror}). Cure: free space, or choose a folder you may write to."
         ) from error

@@ -32,6 +32,7 @@ LESSONS = 2  # how many of the chapter's lessons the learner opens
 ANSWERS = ("right", "wrong", "right", "untouched")  # exercise after exercise, again and again
 LEARNER = "tour"
 DENSE, PRUNED = "resnet-20", "resnet-20-pruned"
+COMPANY = ("lenet-300-100", "lenet-5", "resnet-8")  # stand beside them in the Pareto plot
 BATCHES = (1, 64)
 
 
@@ -147,7 +148,7 @@ def _wrong_answer(lesson: Lesson, exercise: Exercise) -> str:
 
 def _headline(show: Callable[[RenderableType], None]) -> list[Cost]:
     """Measure the dense and the pruned network as ONNX files: accuracy, parameters, MACs, bytes, latency."""
-    from course_lib import bench, data, pruning, zoo
+    from course_lib import bench, data, nets, zoo
 
     there = zoo.names()
     absent = [name for name in (DENSE, PRUNED) if name not in there]
@@ -159,8 +160,8 @@ def _headline(show: Callable[[RenderableType], None]) -> list[Cost]:
     with tempfile.TemporaryDirectory(prefix="tour-") as folder:
         for name, technique in ((DENSE, "dense"), (PRUNED, "pruning")):
             network = zoo.load(name)
-            path = pruning.export_onnx(network, Path(folder) / f"{name}.onnx", sample)
-            sessions[name] = pruning.onnx_session(path, threads=1)
+            path = nets.export_onnx(network, Path(folder) / f"{name}.onnx", sample)
+            sessions[name] = nets.onnx_session(path, threads=1)
             costs.append(
                 bench.measure(
                     name,
@@ -259,7 +260,7 @@ def _plots(output: Path, costs: Sequence[Cost]) -> list[Path]:
     from course_lib import bench
 
     front = output / "pareto.png"
-    bench.plot_pareto([*costs, *_company(costs)], x="macs", y="accuracy").savefig(front, dpi=150)
+    bench.plot_pareto([*costs, *_company()], x="macs", y="accuracy").savefig(front, dpi=150)
 
     figure = Figure(figsize=(9, 2.8), layout="constrained")
     for axes, batch in zip(figure.subplots(1, len(BATCHES), sharey=True), BATCHES, strict=True):
@@ -275,12 +276,13 @@ def _plots(output: Path, costs: Sequence[Cost]) -> list[Path]:
     return [front, latency]
 
 
-def _company(costs: Sequence[Cost]) -> list[Cost]:
-    """The other trained networks of the course, for the Pareto plot."""
+def _company() -> list[Cost]:
+    """Other trained networks of the course, for the Pareto plot; those that there are."""
     from course_lib import bench, data, zoo
 
     test = data.fashion_mnist("test")
-    names = [name for name in zoo.names() if name not in {cost.name for cost in costs}]
+    there = zoo.names()
+    names = [name for name in COMPANY if name in there]
     return [bench.measure(name, zoo.load(name), sample=test.images[:1], test=test, batches=()) for name in names]
 
 

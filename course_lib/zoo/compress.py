@@ -15,7 +15,6 @@ The test images choose nothing. A run that was interrupted goes on from its last
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +27,7 @@ from torch import nn
 
 from course_lib.bench import accuracy as measure_accuracy
 from course_lib.bench import parameters
-from course_lib.data import Split, fashion_mnist
+from course_lib.data import Split, fashion_mnist, written_whole
 from course_lib.nets import build
 from course_lib.pruning import apply_masks, cubic_sparsity, global_masks, prunable_weights
 from course_lib.quantization import SharedWeight, encode_compressed, share_weights, tied_optimizer
@@ -188,8 +187,8 @@ def _write_state(
         "seconds": seconds,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path.with_suffix(".new"))
-    os.replace(path.with_suffix(".new"), path)
+    with written_whole(path) as beside:
+        torch.save(state, beside)
 
 
 def dense_without_held_out(name: str, data: Split, path: Path, log: Callable[[str], None] = print) -> nn.Module:

@@ -6,7 +6,6 @@ the test images choose nothing.
 
 import argparse
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from course_lib.bench import accuracy as measure_accuracy
-from course_lib.data import Split, fashion_mnist
+from course_lib.data import Split, fashion_mnist, written_whole
 from course_lib.nets import augment, build
 
 
@@ -109,8 +108,8 @@ def train(network: nn.Module, recipe: Recipe, state_file: Path, log: Callable[[s
             "seconds": seconds,
         }
         state_file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, state_file.with_suffix(".new"))
-        os.replace(state_file.with_suffix(".new"), state_file)
+        with written_whole(state_file) as beside:
+            torch.save(state, beside)
     return {
         "data": f"Fashion-MNIST, all {len(data.labels)} training images",
         "recipe": asdict(recipe),

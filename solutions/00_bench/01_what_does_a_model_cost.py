@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from course_lib import bench, data, nets, zoo
-from course_lib.pruning.export import export_onnx, onnx_session
+from course_lib.nets import export_onnx, onnx_session
 
 # %% [markdown]
 # ## Two files of the same size

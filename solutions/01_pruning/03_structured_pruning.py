@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from course_lib import bench, pruning, zoo
 from course_lib.data import Split, fashion_mnist
-from course_lib.nets import build, fit
+from course_lib.nets import build, export_onnx, fit, onnx_session
 
 # %% [markdown]
 # ## Zeroed is not removed
@@ -546,8 +546,8 @@ def weights_of_the_engine(path):
 for width in (8, 16, 20, 22, 24, 32, 46, 48, 64):
     stack = nn.Sequential(*[nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU()) for _ in range(4)])
     images = torch.rand(16, width, 14, 14)
-    path = pruning.export_onnx(stack, folder / "stack.onnx", images)
-    runs[width] = functools.partial(pruning.onnx_session(path).run, None, {"images": images.numpy()})
+    path = export_onnx(stack, folder / "stack.onnx", images)
+    runs[width] = functools.partial(onnx_session(path).run, None, {"images": images.numpy()})
     filled[width] = weights_of_the_engine(path)
 times = bench.interleaved_times(runs, rounds=20, warmup=2)  # in turns: what disturbs the machine disturbs all widths alike
 milliseconds = {width: 1000 * bench.percentile(seconds, 0.5) for width, seconds in times.items()}
@@ -610,8 +610,8 @@ faster
 
 # %%
 networks = {"resnet-20": dense, "resnet-20-pruned": zoo.load("resnet-20-pruned")}
-files = {name: pruning.export_onnx(network, folder / f"{name}.onnx", sample) for name, network in networks.items()}
-sessions = {name: pruning.onnx_session(path) for name, path in files.items()}
+files = {name: export_onnx(network, folder / f"{name}.onnx", sample) for name, network in networks.items()}
+sessions = {name: onnx_session(path) for name, path in files.items()}
 costs = []
 for name, network in networks.items():
     about = {"technique": "pruning" if "pruned" in name else "dense", "artefact": files[name]}
@@ -660,8 +660,8 @@ else:
 
 # %%
 slide = build("resnet-20", widths=(12, 22, 44)).eval()
-path = pruning.export_onnx(slide, folder / "slide.onnx", sample)
-sessions["12-22-44"] = pruning.onnx_session(path)
+path = export_onnx(slide, folder / "slide.onnx", sample)
+sessions["12-22-44"] = onnx_session(path)
 cost = bench.measure("12-22-44", slide, technique="pruning", sample=sample, artefact=path, batches=())
 bench.Report(bench.time_together([costs[0], cost], sessions, sample, batches=(1, 64), rounds=20))
 

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from course_lib.data import written_whole
 
 _TOLERANCE = 1e-3  # relative to the largest logit; float32 in another order of summation differs by about 1e-6
 
@@ -42,7 +43,7 @@ def export_onnx(network: nn.Module, path: Path, sample: Tensor) -> Path:
     was_training = network.training
     network.eval()
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 network,
                 (torch.cat([sample, sample])[:2],),  # a batch of 1 would be taken for a constant
@@ -55,13 +56,9 @@ def export_onnx(network: nn.Module, path: Path, sample: Tensor) -> Path:
         assert program is not None, "the dynamo exporter returns its program"
         model = program.model_proto
         _strip(model)
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        try:
-            onnx.save(model, unfinished)
-            _check(network, unfinished, sample)
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with written_whole(path) as beside:
+            onnx.save(model, beside)
+            _check(network, beside, sample)
     except OSError as error:
         raise ExportError(
             f"{path} cannot be written ({error.strerror}). Cure: choose a folder that you may write to."
@@ -110,7 +107,7 @@ def _check(network: nn.Module, path: Path, sample: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hold back the exporter's progress lines and the warnings about its own inner workings."""
     noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in noisy]

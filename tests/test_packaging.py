@@ -53,7 +53,7 @@ def imported(folder: str) -> dict[str, Path]:
     ("folder", "extras"),
     [
         ("course_lib", ["gpu", "cluster"]),
-        ("solutions", ["gpu"]),
+        ("solutions", ["gpu", "peers"]),
         ("docs", []),
         ("tests", ["dev", "gpu"]),
         ("benchmarks", ["peers"]),
@@ -338,11 +338,12 @@ def test_readme_shows_what_was_measured() -> None:
     measured = json.loads(picture.COSTS.read_text(encoding="utf-8"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert picture.with_table(readme, measured) == readme, "Cure: make picture, or docs/make_picture.py --draw-only"
-    assert {cost["name"] for cost in measured["costs"]} == set(zoo.names()), "a network of the zoo is not measured"
+    made_from = picture.shown()
+    assert {cost["name"] for cost in measured["costs"]} == made_from.keys(), "a network of the zoo is not measured"
+    assert {*made_from.values()} == {name for name in zoo.names() if not name.startswith(picture.COMPARISONS)}
     for cost in measured["costs"]:
-        assert cost["parameters"] == bench.parameters(zoo.load(cost["name"])), (
-            f"{cost['name']} has changed: make picture"
-        )
+        checkpoint = made_from[cost["name"]]
+        assert cost["parameters"] == bench.parameters(zoo.load(checkpoint)), f"{checkpoint} has changed: make picture"
 
 
 DOCUMENTS = [

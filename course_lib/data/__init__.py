@@ -1,5 +1,16 @@
 """Data sets, offline first."""
 
 from course_lib.data.fashion import CLASSES, DataError, Split, cache_folder, fashion_mnist
+from course_lib.data.photographs import PHOTOGRAPHS, photographs
+from course_lib.data.writing import written_whole
 
-__all__ = ["CLASSES", "DataError", "Split", "cache_folder", "fashion_mnist"]
+__all__ = [
+    "CLASSES",
+    "PHOTOGRAPHS",
+    "DataError",
+    "Split",
+    "cache_folder",
+    "fashion_mnist",
+    "photographs",
+    "written_whole",
+]

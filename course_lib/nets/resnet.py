@@ -1,4 +1,4 @@
-"""Residual networks for small images: ResNet-8 and ResNet-20."""
+"""Residual networks for small images: ResNet-8, its half, and ResNet-20."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,6 +39,7 @@ class ResNet(nn.Module):
         widths: channels of each stage.
         hidden: channels between the two convolutions of each block, in order; None takes the stage's width.
         classes: number of logits.
+        stride: of the first convolution; 2 halves the resolution of everything after it.
 
     Source: He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2.
     """
@@ -49,20 +50,21 @@ class ResNet(nn.Module):
         widths: Sequence[int] = (16, 32, 64),
         hidden: Sequence[int] | None = None,
         classes: int = 10,
+        stride: int = 1,
     ) -> None:
         super().__init__()
         if hidden is not None and len(hidden) != 3 * blocks:
             raise ValueError(f"hidden must name one width for each of the {3 * blocks} blocks, got {len(hidden)}")
-        self.conv1 = nn.Conv2d(1, widths[0], 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(1, widths[0], 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         stages = []
         inputs = widths[0]
         for stage, outputs in enumerate(widths):
             layers = []
             for block in range(blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
+                halves = stage > 0 and block == 0
                 inner = None if hidden is None else hidden[stage * blocks + block]
-                layers.append(BasicBlock(inputs, outputs, stride, inner))
+                layers.append(BasicBlock(inputs, outputs, 2 if halves else 1, inner))
                 inputs = outputs
             stages.append(nn.Sequential(*layers))
         self.stage1, self.stage2, self.stage3 = stages
@@ -78,6 +80,11 @@ class ResNet(nn.Module):
 def resnet8(**options: Any) -> ResNet:
     """ResNet with one block a stage: 77,754 parameters, the depth of MLPerf Tiny's image classifier."""
     return ResNet(1, **options)
+
+
+def resnet8_half(**options: Any) -> ResNet:
+    """ResNet-8 with half the channels in each stage, on images of half the resolution: 19,810 parameters."""
+    return ResNet(1, widths=(8, 16, 32), stride=2, **options)
 
 
 def resnet20(**options: Any) -> ResNet:

@@ -13,9 +13,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.quantization.affine import code_range, quantize, symmetric_scale
+from course_lib.quantization.affine import affine_parameters, code_range, quantize, symmetric_scale
 
 INT32_MAX = 2**31 - 1
+
+
+def accumulator_range(weight: Tensor, bias: Tensor, lowest: int, highest: int) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest accumulator that an input can lead to, for each output of a layer.
+
+    An accumulator is the bias plus the sum of q * w over all weights w of its output, where each q may be any code from
+    `lowest` to `highest`. Both bounds are tight: there is an input that reaches them.
+
+    Args:
+        weight: int8 (outputs, …).
+        bias: int32 (outputs,).
+        lowest, highest: the range of the input's codes, such as 0 and 255.
+
+    Returns:
+        (low, high): int64 (outputs,), since 32 bits may not hold them.
+
+    Raises:
+        TypeError: `bias` or `weight` is not of its type.
+        ValueError: `lowest` is above `highest`.
+    """
+    if bias.dtype != torch.int32 or weight.dtype != torch.int8:
+        raise TypeError(f"bias must be int32 and weight int8, got {bias.dtype} and {weight.dtype}")
+    if lowest > highest:
+        raise ValueError(f"lowest must not be above highest, got {lowest} and {highest}")
+    at_lowest, at_highest = weight.flatten(1).long() * lowest, weight.flatten(1).long() * highest
+    low = bias + torch.minimum(at_lowest, at_highest).sum(1)
+    high = bias + torch.maximum(at_lowest, at_highest).sum(1)
+    return low, high
 
 
 def quantize_bias(bias: Tensor, input_scale: Tensor, weight_scale: Tensor) -> Tensor:
@@ -42,9 +70,9 @@ def quantize_bias(bias: Tensor, input_scale: Tensor, weight_scale: Tensor) -> Te
 def fold_zero_point(bias: Tensor, weight: Tensor, zero_point: int) -> Tensor:
     """The bias that takes the input's zero point off, once for all inputs.
 
-        sum of (q - zero_point) * w + bias = sum of q * w + bias',   bias' = bias - zero_point * (sum of w)
+        sum of (q - zero_point) * w + bias = sum of q * w + bias'
 
-    for each output; the sums go over its weights. So the inner loop multiplies codes as they are.
+    for each output and any codes q; the sums go over its weights w. So the inner loop multiplies codes as they are.
 
     Args:
         bias: int32 (outputs,).
@@ -52,7 +80,7 @@ def fold_zero_point(bias: Tensor, weight: Tensor, zero_point: int) -> Tensor:
         zero_point: of the input codes.
 
     Returns:
-        int32 (outputs,).
+        bias', int32 (outputs,).
 
     Raises:
         TypeError: `bias` or `weight` is not of its type.
@@ -67,9 +95,9 @@ def fold_zero_point(bias: Tensor, weight: Tensor, zero_point: int) -> Tensor:
 def fixed_point_multiplier(factor: Tensor) -> tuple[Tensor, Tensor]:
     """A positive real factor as an integer of 31 bits and a right shift: factor = multiplier * 2^-shift, nearly.
 
-    With factor = f * 2^e and f in [0.5, 1), the multiplier is round(f * 2^31) and the shift 31 - e. The relative error
-    is at most 2^-31. Where f rounds up to 1, the multiplier is 2^30 and e one more. A factor below 2^-32, with which
-    every accumulator of 32 bits comes to 0, has multiplier 0 and shift 1.
+    The multiplier is at least 2^30, so that it uses all its bits, and below 2^31, so that it fits into 32 with a sign.
+    It is rounded to the nearest: the relative error is at most 2^-31. A factor below 2^-32, with which every
+    accumulator of 32 bits comes to 0, would need a shift by 63 places; it has multiplier 0 and shift 1.
 
     Args:
         factor: float32 or float64, positive, below 2^30; any shape.
@@ -99,10 +127,9 @@ def requantize(
 ) -> Tensor:
     """From the 32-bit accumulator to the codes of the output, in integers.
 
-        q = clamp(floor((accumulator * multiplier + 2^(shift - 1)) / 2^shift) + zero_point, lowest, highest)
+        q = clamp(round(accumulator * multiplier / 2^shift) + zero_point, lowest, highest)
 
-    The product has 64 bits. Adding half of what is shifted away before shifting rounds to the nearest, halves upwards.
-    A ReLU costs nothing: it is `lowest` = zero_point.
+    exactly, so without a float; halves are rounded upwards. A ReLU costs nothing: it is `lowest` = zero_point.
 
     Args:
         accumulator: int32, any shape.
@@ -194,9 +221,10 @@ def integer_add(
 ) -> Tensor:
     """The codes of a sum of two tensors that have scales of their own: a residual connection.
 
-        q = clamp(floor(((a - z_a) * m_a + (b - z_b) * m_b + 2^(shift - 1)) / 2^shift) + z_out, lowest, highest)
+        q = clamp(round(scale_a / scale_out * (a - z_a) + scale_b / scale_out * (b - z_b)) + z_out, lowest, highest)
 
-    where m = round(scale / scale_out * 2^shift) was computed beforehand; both are added before anything is rounded.
+    in integers: m = round(scale / scale_out * 2^shift) stands for each factor and was computed beforehand. Halves are
+    rounded upwards.
 
     Args:
         first, second: uint8 or int8, of one shape.
@@ -216,6 +244,32 @@ def integer_add(
     total = (first.long() - zero_points[0]) * multipliers[0] + (second.long() - zero_points[1]) * multipliers[1]
     scaled = (total + (1 << (shift - 1))) >> shift
     return (scaled + zero_points[2]).clamp(lowest, highest).to(torch.int32)
+
+
+def dynamic_linear(inputs: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer whose sums are integers, and whose input gets its codes when it comes: dynamic quantization.
+
+    Scale and zero point (8 unsigned bits) follow from the smallest and the largest of all inputs of this call. Products
+    of codes are added up in 32 bits, and the sums become real numbers again.
+
+    Args:
+        inputs: finite float32 (batch, inputs).
+        weight: int8 (outputs, inputs), zero point 0.
+        weight_scale: float32 (outputs,), one for each output.
+        bias: float32 (outputs,).
+
+    Returns:
+        float32 (batch, outputs).
+
+    Raises:
+        ValueError: an input is NaN or infinite.
+
+    Source: ONNX, DynamicQuantizeLinear and MatMulInteger.
+    """
+    scale, zero_point = affine_parameters(inputs.min(), inputs.max(), 8)
+    codes = quantize(inputs, scale, zero_point, 0, 255)
+    accumulator = (codes - zero_point) @ weight.to(torch.int32).T
+    return accumulator * (scale * weight_scale) + bias
 
 
 class Codes(NamedTuple):
@@ -251,7 +305,7 @@ class IntegerLayer:
         relu: whether a ReLU follows.
 
     Raises:
-        ValueError: a convolution is not of that kind.
+        ValueError: a convolution is not of that kind, or an input could overflow an accumulator.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, before: Codes, after: Codes, relu: bool = False) -> None:
@@ -269,6 +323,13 @@ class IntegerLayer:
         self.weight = quantize(weight, column, torch.tensor(0), *code_range(8, signed=True)).to(torch.int8)
         bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach()
         wide = quantize_bias(bias, torch.tensor(before.scale), scale)
+        offset = before.zero_point
+        low, high = accumulator_range(self.weight, wide, before.lowest - offset, before.highest - offset)
+        if low.min() < -INT32_MAX or high.max() >= INT32_MAX:
+            raise ValueError(
+                f"layer must have accumulators of 32 bits, got {low.min().item()} to {high.max().item()}: "
+                "is a bias far larger than what the weights of its output can add up to?"
+            )
         self.bias = fold_zero_point(wide, self.weight, before.zero_point)
         factor = before.scale * scale.double() / after.scale
         self.multiplier, self.shift = (

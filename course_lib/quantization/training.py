@@ -69,6 +69,40 @@ def initial_step(values: Tensor, highest: int) -> Tensor:
     return torch.where(step > 0, step, 1.0)
 
 
+def ternarize(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Three values for a weight, -scale, 0 and scale, with the least squared error that any choice of them has.
+
+        codes, scale = argmin of sum (weight - scale * codes)^2, codes in {-1, 0, 1}
+
+    If the k weights of largest magnitude get a code other than 0, the best scale is the mean of their magnitudes, and
+    the error is sum w^2 - (sum of these magnitudes)^2 / k. So it is enough to compare the k. Of equally good ones the
+    smallest is taken; where all weights are 0, so are the codes, and the scale is 1.
+
+    Args:
+        weight: finite float32, any shape, at least one.
+
+    Returns:
+        codes: int8, of the shape of `weight`.
+        scale: float32 without axes, positive.
+
+    Raises:
+        ValueError: `weight` is empty, or a weight is NaN or infinite.
+
+    Source: Li et al. 2016, "Ternary Weight Networks", who find the threshold by a rule of thumb, 0.7 * mean |weight|.
+    """
+    if not weight.numel():
+        raise ValueError("weight must hold something, got no weights")
+    if not torch.isfinite(weight).all():
+        raise ValueError("weight must be finite, got NaN or infinity: has the training diverged?")
+    magnitudes = weight.abs().flatten().double().sort(descending=True).values
+    sums = magnitudes.cumsum(0)
+    best = int((sums.square() / torch.arange(1, len(sums) + 1, device=weight.device)).argmax())
+    if magnitudes[best] == 0:
+        return torch.zeros(weight.shape, dtype=torch.int8, device=weight.device), torch.ones((), device=weight.device)
+    codes = weight.sign() * (weight.abs() >= magnitudes[best])
+    return codes.to(torch.int8), (sums[best] / (best + 1)).float()
+
+
 def lsq_gradients(
     values: Tensor, step: Tensor, lowest: int, highest: int, gradient: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:
@@ -106,7 +140,7 @@ class _LearnedStep(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, step: Tensor, lowest: int, highest: int, count: int) -> Tensor:
         ctx.save_for_backward(values, step)
         ctx.numbers = lowest, highest, count
-        return step * (values / step).round().clamp(lowest, highest)
+        return (values / step).round_().clamp_(lowest, highest).mul_(step)  # in place: activations are large
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:

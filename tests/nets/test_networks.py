@@ -5,7 +5,14 @@ from course_lib.nets import NETWORKS, BasicBlock, ResNet, build, resnet20
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("lenet-300-100", 266_610), ("lenet-5", 431_080), ("resnet-8", 77_754), ("resnet-20", 272_186)]
+    ("name", "count"),
+    [
+        ("lenet-300-100", 266_610),
+        ("lenet-5", 431_080),
+        ("resnet-8", 77_754),
+        ("resnet-8-half", 19_810),
+        ("resnet-20", 272_186),
+    ],
 )
 def test_networks_have_the_parameter_counts_of_the_literature(name, count):
     assert sum(parameter.numel() for parameter in build(name).parameters()) == count
@@ -36,6 +43,14 @@ def test_a_block_whose_residual_branch_is_silent_passes_its_input_on():
     torch.nn.init.zeros_(block.bn2.weight)
     features = torch.rand(2, 3, 5, 5)
     assert torch.equal(block(features), features)
+
+
+def test_a_stride_of_the_first_convolution_halves_the_resolution_and_adds_no_parameter():
+    images = torch.zeros(1, 1, 28, 28)
+    small, large = ResNet(1, stride=2), ResNet(1)
+    assert small.stage1(small.conv1(images)).shape[2:] == (14, 14)
+    assert large.stage1(large.conv1(images)).shape[2:] == (28, 28)
+    assert sum(p.numel() for p in small.parameters()) == sum(p.numel() for p in large.parameters())
 
 
 def test_widths_and_hidden_widths_shape_a_resnet():

@@ -18,7 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from course_lib.quantization import (
     Codes,
     IntegerLayer,
+    accumulator_range,
     affine_parameters,
+    dynamic_linear,
     fixed_point_multiplier,
     fold_zero_point,
     integer_add,
@@ -265,6 +267,58 @@ def test_a_sum_of_two_scales_is_within_one_step(z_a: int, z_b: int, z_out: int, 
     assert ((codes - exact.clamp(0, 255)).abs() <= 0.501).all()
 
 
+@settings(deadline=None)
+@given(st.integers(-128, 127), st.integers(0, 255), st.integers(1, 4), st.integers(0, 99))
+def test_no_input_leads_beyond_the_accumulator_range_and_one_reaches_each_end(
+    lowest: int, width: int, inputs: int, seed: int
+) -> None:
+    weight = codes_like(3, inputs, seed=seed, dtype=torch.int8)
+    bias = torch.tensor([-(2**31), 5, 2**31 - 1], dtype=torch.int32)
+    low, high = accumulator_range(weight, bias, lowest, lowest + width)
+    corners = torch.cartesian_prod(*[torch.tensor([lowest, lowest + width])] * inputs).view(-1, inputs)
+    sums = (corners.double() @ weight.double().T + bias.double()).long()  # the extremes of a sum lie at corners
+    assert torch.equal(low, sums.amin(0)) and torch.equal(high, sums.amax(0)) and low.dtype == torch.int64
+
+
+def test_a_layer_of_which_an_accumulator_could_overflow_is_refused() -> None:
+    layer = nn.Linear(2, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 1.0], [1e-12, 0.0]]))
+        layer.bias.fill_(1.0)
+    with pytest.raises(ValueError, match="accumulators of 32 bits, got .*: is a bias far larger"):
+        IntegerLayer(layer, Codes(0.01, 0), Codes(0.01, 0))
+
+
+@pytest.mark.parametrize("offset", [-3.0, 0.0, 3.0])
+def test_a_dynamic_linear_layer_is_that_of_onnx_runtime(offset: float) -> None:
+    torch.manual_seed(0)
+    layer, rows = nn.Linear(40, 6), floats(9, 40, seed=4) + offset
+    scales = torch.from_numpy(scales_of(layer))
+    weight = (layer.weight.detach() / scales[:, None]).round().to(torch.int8)
+    ours = dynamic_linear(rows, weight, scales, layer.bias.detach())
+    names = ["codes", "scale", "zero"]
+    graph = helper.make_graph(
+        [
+            helper.make_node("DynamicQuantizeLinear", ["x"], names),
+            helper.make_node("MatMulInteger", ["codes", "w", "zero"], ["sum"]),
+        ],
+        "dynamic",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, rows.shape)],
+        [
+            helper.make_tensor_value_info("sum", TensorProto.INT32, None),
+            helper.make_tensor_value_info("scale", TensorProto.FLOAT, None),
+        ],
+        [onnx.numpy_helper.from_array(weight.T.contiguous().numpy(), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    total, scale = session.run(None, {"x": rows.numpy()})
+    theirs = torch.from_numpy(total).float() * (float(scale) * scales) + layer.bias.detach()
+    assert torch.allclose(ours, theirs, atol=2 * float(scale) * float(scales.max()) * 127)  # one code may round apart
+    assert (ours - theirs).abs().median() < 1e-5
+    assert (ours - layer(rows).detach()).abs().max() < 0.02 * (3 + abs(offset))
+
+
 def test_the_bias_has_the_scale_of_the_accumulator() -> None:
     bias = torch.tensor([1.0, -0.5, 0.0, 1e30])
     codes = quantize_bias(bias, torch.tensor(0.5), torch.tensor([0.25, 0.125, 1.0, 1.0]))
@@ -282,6 +336,9 @@ FLOATS, INTS = torch.ones(2, 2), torch.ones(2, dtype=torch.int32)
         (lambda: integer_linear(FLOATS, FLOATS, INTS), TypeError, "codes must be uint8 or int8"),
         (lambda: integer_conv2d(codes_like(1, 1, 2, 2), FLOATS, INTS, 0), TypeError, "weight int8"),
         (lambda: fold_zero_point(FLOATS, FLOATS, 0), TypeError, "bias must be int32"),
+        (lambda: accumulator_range(FLOATS, FLOATS, 0, 255), TypeError, "bias must be int32 and weight int8"),
+        (lambda: accumulator_range(FLOATS.to(torch.int8), INTS, 1, 0), ValueError, "lowest must not be above highest"),
+        (lambda: dynamic_linear(FLOATS * math.nan, FLOATS, FLOATS, FLOATS), ValueError, "must be finite"),
         (lambda: integer_add(FLOATS, FLOATS, (1, 1), (0, 0, 0), 20, 0, 255), TypeError, "must be codes"),
         (lambda: fixed_point_multiplier(torch.tensor([1.0, 0.0])), ValueError, "factor must be positive and below 2"),
         (lambda: fixed_point_multiplier(torch.tensor(math.nan)), ValueError, "factor must be positive and below 2"),

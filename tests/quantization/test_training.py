@@ -1,5 +1,6 @@
 """Quantization-aware training: forward and backward as torch computes them, and a ResNet-8 of few bits learns."""
 
+import itertools
 import math
 
 import pytest
@@ -20,6 +21,7 @@ from course_lib.quantization import (
     learned_step,
     lsq_gradients,
     quantized_for_training,
+    ternarize,
 )
 
 VALUES = st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=30).map(torch.tensor)
@@ -99,6 +101,47 @@ def test_the_first_step_size_is_that_of_the_paper() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             call()
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(st.floats(-100, 100, width=32), st.sampled_from([0.0, 1.0, -1.0])), min_size=1, max_size=7))
+def test_no_three_values_are_nearer_to_a_weight_than_the_ternary_ones(values: list[float]) -> None:
+    weight = torch.tensor(values)
+    codes, scale = ternarize(weight)
+    assert codes.dtype == torch.int8 and scale.dtype == torch.float32 and scale > 0
+    exact, least = weight.double(), weight.double().square().sum().item()
+    for tried in itertools.product((-1.0, 0.0, 1.0), repeat=len(values)):
+        choice = torch.tensor(tried, dtype=torch.float64)
+        if choice.any():  # the best scale for these codes is a projection
+            least = min(least, (exact - choice * (choice @ exact) / (choice @ choice)).square().sum().item())
+    error = (exact - scale.double() * codes).square().sum().item()
+    assert error <= least + 1e-5 * exact.square().sum().item()
+
+
+def test_ternary_weights_by_hand() -> None:
+    codes, scale = ternarize(torch.tensor([[0.9, -0.1, 0.4], [-1.3, 0.05, -0.3]]))
+    assert codes.tolist() == [[1, 0, 0], [-1, 0, 0]] and scale.item() == pytest.approx(1.1)
+    codes, scale = ternarize(torch.zeros(2, 2))
+    assert not codes.any() and codes.shape == (2, 2) and scale == 1
+    codes, scale = ternarize(torch.full((3,), -2.0))
+    assert codes.tolist() == [-1, -1, -1] and scale == 2
+
+
+def test_the_rule_of_thumb_for_ternary_weights_is_near_the_best() -> None:
+    weight = torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    codes, scale = ternarize(weight)
+    keep = weight.abs() > 0.7 * weight.abs().mean()
+    rule = weight.sign() * keep * weight.abs()[keep].mean()
+    best, near = ((weight - each).square().sum().item() for each in (scale * codes, rule))
+    assert best <= near < 1.1 * best
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"), [([], "no weights"), ([math.nan, 1.0], "must be finite"), ([math.inf], "must be finite")]
+)
+def test_weights_that_cannot_be_ternary_are_named(weight: list[float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ternarize(torch.tensor(weight))
 
 
 def test_a_step_that_is_learned_fits_better_than_the_one_it_started_from() -> None:

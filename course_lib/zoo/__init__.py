@@ -10,13 +10,20 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
+from torch import Tensor, nn
 
 from course_lib.nets import build
-from course_lib.quantization import decode_compressed, encode_compressed
+from course_lib.quantization import (
+    CompressedFileError,
+    decode_compressed,
+    encode_compressed,
+    packed_tensors,
+    unpacked_network,
+)
 
 _FOLDER = Path(__file__).parent / "checkpoints"
-_PLAIN, _COMPRESSED = ".safetensors", ".sfdc"
+_PLAIN = "safetensors"
+_SUFFIXES = {_PLAIN: ".safetensors", "deep-compression": ".sfdc", "quantized": ".sfq"}  # by the format of a card
 
 
 class CheckpointError(RuntimeError):
@@ -44,12 +51,12 @@ def card(name: str) -> dict[str, Any]:
 
 
 def file_of(name: str) -> Path:
-    """The file of a checkpoint's weights: safetensors, or Deep Compression's where its card says so.
+    """The file of a checkpoint's weights: safetensors, or what the "format" of its card says.
 
     Raises:
         CheckpointError: there is none of that name.
     """
-    return _FOLDER / f"{name}{_COMPRESSED if card(name).get('format') == 'deep-compression' else _PLAIN}"
+    return _FOLDER / f"{name}{_SUFFIXES[card(name).get('format', _PLAIN)]}"
 
 
 def load(name: str) -> nn.Module:
@@ -68,11 +75,14 @@ def load(name: str) -> nn.Module:
             f"it was cut short or altered. Cure: {_cure(path)}"
         )
     network = build(described["network"], **described["options"])
+    kind = described.get("format", _PLAIN)
     try:
-        network.load_state_dict(
-            decode_compressed(content, path.name) if path.suffix == _COMPRESSED else load_tensors(content)
-        )
-    except (SafetensorError, RuntimeError) as error:
+        tensors = load_tensors(content) if kind == _PLAIN else decode_compressed(content, path.name)
+        if kind == "quantized":
+            network = unpacked_network(tensors, network, path.name)
+        else:
+            network.load_state_dict(tensors)
+    except (CompressedFileError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit {described['network']}: {str(error).splitlines()[0]}") from error
     return network.eval()
 
@@ -84,16 +94,18 @@ def save(network: nn.Module, name: str, described: dict[str, Any], **options: An
         network: its weights are saved; the network itself is rebuilt by `nets.build(described["network"], **options)`,
             where a card without "network" takes `name`.
         described: what the model card says beside name, network, options, bytes and SHA-256. Where it says
-            "format": "deep-compression", the file is that of `quantization.save_compressed`, else safetensors.
+            "format": "deep-compression", the file is that of `quantization.save_compressed`, where it says "quantized"
+            that of `quantization.save_quantized`, else safetensors.
 
     Raises:
         CheckpointError: the disk is full, or the folder cannot be written; an earlier checkpoint is as it was.
     """
     _FOLDER.mkdir(exist_ok=True)
-    tensors = {key: value.detach().clone().contiguous() for key, value in network.state_dict().items()}
-    compressed = described.get("format") == "deep-compression"
-    path = _FOLDER / f"{name}{_COMPRESSED if compressed else _PLAIN}"
-    content = encode_compressed(tensors) if compressed else save_tensors(tensors)
+    kind = described.get("format", _PLAIN)
+    held: dict[str, Tensor] = packed_tensors(network) if kind == "quantized" else network.state_dict()
+    tensors = {key: value.detach().clone().contiguous() for key, value in held.items()}
+    path = _FOLDER / f"{name}{_SUFFIXES[kind]}"
+    content = save_tensors(tensors) if kind == _PLAIN else encode_compressed(tensors)
     written = {
         "name": name,
         "network": name,

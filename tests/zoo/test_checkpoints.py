@@ -7,6 +7,7 @@ import torch
 from course_lib import zoo
 from course_lib.data import fashion_mnist
 from course_lib.nets import build
+from course_lib.quantization import QuantizedLayer, quantized_for_training
 
 FLOORS = {
     "lenet-300-100": 89.5,
@@ -14,6 +15,10 @@ FLOORS = {
     "lenet-5": 90.5,
     "lenet-5-compressed": 92.5,
     "resnet-8": 92.0,
+    "resnet-8-mixed": 90.5,
+    "resnet-8-ternary": 90.5,
+    "resnet-8-w2a4": 90.0,
+    "resnet-8-w4a4": 91.41,
     "resnet-20": 93.5,
 }
 
@@ -55,6 +60,43 @@ def test_compressed_checkpoints_share_as_few_values_as_their_cards_say(name):
     assert zeros / sum(weight.numel() for weight in weights.values()) == pytest.approx(recipe["sparsity"], abs=1e-3)
 
 
+QUANTIZED = ["resnet-8-mixed", "resnet-8-ternary", "resnet-8-w2a4", "resnet-8-w4a4"]
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_quantized_checkpoints_have_the_codes_that_their_cards_say(name):
+    card, network = zoo.card(name), zoo.load(name)
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, QuantizedLayer)}
+    assert layers.keys() == card["codes"].keys() and len(layers) == 10
+    bits = 0.0
+    for layer_name, layer in layers.items():
+        codes = card["codes"][layer_name]
+        assert [*layer.weight_codes] == codes["weights"] and [*layer.input_codes] == codes["inputs"]
+        span = codes["weights"][1] - codes["weights"][0] + 1
+        assert len(layer.layer.weight.unique()) <= span
+        bits += layer.layer.weight.numel() * (8 / 5 if span == 3 else (span - 1).bit_length())
+    others = sum(value.numel() for key, value in network.state_dict().items() if not key.endswith(".layer.weight"))
+    assert bits / 8 + 2 * others < card["bytes"] < bits / 8 + 2 * others + 4000  # float16, and names and shapes
+    assert card["times_smaller_than_float32"] == pytest.approx(4 * 77754 / card["bytes"], abs=0.05)
+
+
+def test_four_bits_trained_are_within_a_point_of_float32_where_rounding_alone_is_not():
+    card, dense = zoo.card("resnet-8-w4a4"), zoo.card("resnet-8")["test_accuracy_percent"]
+    assert card["dense_test_accuracy_percent"] == dense
+    assert card["test_accuracy_percent"] >= dense - 1
+    assert card["untrained_test_accuracy_percent"] < dense - 5
+    inner = [each for name, each in card["codes"].items() if name not in ("conv1", "fc")]
+    assert inner == 8 * [{"weights": [-8, 7], "inputs": [0, 15]}]
+
+
+def test_mixed_bits_differ_from_layer_to_layer_and_keep_to_the_budget():
+    card, network = zoo.card("resnet-8-mixed"), zoo.load("resnet-8-mixed")
+    bits = {name: (each["weights"][1] - each["weights"][0]).bit_length() for name, each in card["codes"].items()}
+    assert len(set(bits.values())) > 2
+    taken = sum(network.get_submodule(name).layer.weight.numel() * width for name, width in bits.items()) / 8
+    assert 0.95 * card["recipe"]["budget"] < taken <= card["recipe"]["budget"]
+
+
 @pytest.mark.parametrize("name", zoo.names())
 def test_each_model_card_tells_data_recipe_time_and_hardware(name):
     card = zoo.card(name)
@@ -80,6 +122,26 @@ def test_a_compressed_checkpoint_is_loaded_as_it_was_saved_and_refused_where_it_
     assert all(torch.equal(value, loaded[key]) for key, value in network.state_dict().items())
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(zoo.CheckpointError, match=r"small\.sfdc .* cut short or altered\. Cure: `git checkout"):
+        zoo.load("small")
+
+
+def test_a_quantized_checkpoint_is_loaded_as_it_was_saved_and_refused_where_it_was_altered_or_does_not_fit(folder):
+    torch.manual_seed(0)
+    images, codes = torch.randn(4, 1, 28, 28), {"conv1": (-8, 7), "fc": (-1, 1)}
+    network = build("resnet-8", widths=(2, 3, 4))
+    network = quantized_for_training(network, images, codes, dict.fromkeys(codes, 8)).eval()
+    path = zoo.save(network, "small", {"network": "resnet-8", "format": "quantized"}, widths=(2, 3, 4))
+    assert path.suffix == ".sfq" and zoo.names() == ["small", "tiny"] and zoo.file_of("small") == path
+    loaded = zoo.load("small")
+    assert torch.equal(loaded(images), network(images)) and not loaded.training
+    card = path.with_suffix(".json")
+    before = card.read_text()
+    card.write_text(json.dumps(json.loads(before) | {"options": {"widths": [2, 3, 5]}}))
+    with pytest.raises(zoo.CheckpointError, match="does not fit resnet-8"):
+        zoo.load("small")
+    card.write_text(before)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(zoo.CheckpointError, match=r"small\.sfq .* cut short or altered\. Cure: `git checkout"):
         zoo.load("small")
 
 

@@ -11,6 +11,7 @@
 import copy
 import heapq
 import math
+import statistics
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from IPython.display import Markdown
 from matplotlib import pyplot as plt
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from course_lib import bench, pruning, quantization, zoo
@@ -599,8 +601,33 @@ bench.Report.compare(before, after)
 
 # %% [markdown]
 # The honesty meter says it: when loaded, the network is dense float32 again. Its memory and its time are those of the dense one. Han et al. built a chip to
-# compute on gaps and labels directly ([EIE, 2016](https://arxiv.org/abs/1602.01528)); on a CPU these files save download, disk and the wait for both. Lesson 2
-# makes the other trade: fewer saved bytes, real speed.
+# compute on gaps and labels directly ([EIE, 2016](https://arxiv.org/abs/1602.01528)); on a CPU these files save download, disk and the wait for both. The lesson
+# on integer inference makes the other trade: fewer saved bytes, real speed.
+#
+# And loading is not free: bits have to be read one code after another. **Predict**, then look: the three files of this network, loaded in turns.
+
+# %%
+slower = bench.predict("Loading the .sfdc file takes how many times as long as loading the dense file?", unit="times")
+slower
+
+# %%
+save_file(final.state_dict(), folder / "dense.safetensors")
+loaders = {
+    "dense": lambda: load_file(folder / "dense.safetensors"),
+    "pruned, sparse file": lambda: pruning.load_sparse(folder / "pruned.safetensors"),
+    "shared, Huffman": lambda: quantization.load_compressed(path),
+}
+with bench.steady(threads=1):
+    seconds = {name: statistics.median(times) for name, times in bench.interleaved_times(loaders, rounds=7, warmup=1).items()}
+rows = [f"| {name} | {time * 1000:.2f} | {whole / time / 1e6:,.0f} |" for name, time in seconds.items()]
+display_loading = Markdown("\n".join(["| file | ms to load | MB of float32 weights in a second |", "|---|---:|---:|", *rows]))
+slower.beside(seconds["shared, Huffman"] / seconds["dense"])
+
+# %%
+display_loading
+
+# %% [markdown]
+# Multiply: at how many bytes a second of your network does the small file arrive *and* unpack sooner than the large one only arrives?
 #
 # The accuracy can be kept, too: with 60,000 pictures instead of 10,000, pruning little by little, and a teacher. Two networks of the zoo, beside the dense ones
 # (Han et al. report 35 times for AlexNet and 49 times for VGG-16, without loss):

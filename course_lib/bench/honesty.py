@@ -12,7 +12,8 @@ def honesty(before: Cost, after: Cost) -> list[str]:
     - Zeros without bytes: at least 10 % of the parameters are zero, and less than half of that is saved in the file.
     - MACs without time: at least 10 % fewer MACs, and at some batch size less than half of that share is saved in time.
     - Zeros without time: at least 10 % of the parameters are zero, as many MACs as before, less than 5 % saved in time.
-    - Fake quantization: the weights' values would do with fewer bits than the weights take.
+    - Fake quantization: the weights' values would do with fewer bits than the weights take, in the file, or once it is
+      loaded.
     - Accuracy within noise: the accuracies differ, but by less than two standard errors of their difference
       (two binomial errors, added in squares).
     - Unequal conditions: the two were timed with different numbers of threads.
@@ -79,10 +80,11 @@ def _time(before: Cost, after: Cost) -> list[str]:
 def _fake_quantization(after: Cost) -> list[str]:
     if not after.value_bits or not after.stored_bits or after.value_bits >= after.stored_bits:
         return []
-    return [
-        f"The weights' values would fit into {after.value_bits} bits, and each takes {after.stored_bits} in memory: "
-        "fake quantization shows the accuracy, and saves neither bytes nor time."
-    ]
+    fits = f"The weights' values would fit into {after.value_bits} bits, and each takes {after.stored_bits} in memory: "
+    between = (after.value_bits + after.stored_bits) / 2
+    if after.bytes is not None and after.parameters and 8 * after.bytes / after.parameters < between:
+        return [fits + "the file is small, and once it is loaded, neither memory nor time is saved."]
+    return [fits + "fake quantization shows the accuracy, and saves neither bytes nor time."]
 
 
 def _noise(before: Cost, after: Cost) -> list[str]:

@@ -119,10 +119,8 @@ def relative_distances(embeddings: Tensor) -> Tensor:
     if batch < 2:
         raise ValueError(f"embeddings must hold at least two examples, got {batch}")
     squares = (embeddings[:, None] - embeddings[None]).square().sum(2)
-    positive = squares > 0
-    distances = torch.where(
-        positive, torch.where(positive, squares, 1.0).sqrt(), 0.0
-    )  # the root's slope at 0 is infinite
+    positive = squares > 0  # the root's slope at 0 is infinite, so no 0 may reach it
+    distances = torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
     mean = distances.sum() / (batch * (batch - 1))
     return distances / torch.where(mean > 0, mean, 1.0)
 

@@ -208,7 +208,13 @@ class ShippedEncoder:
         self.note = metadata["note"]
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Sentence vectors (texts, out), of length 1 each; a text is cut off where the positions end."""
+        """Sentence vectors (texts, out), of length 1 each; a text is cut off where the positions end.
+
+        Raises:
+            ValueError: there is no text.
+        """
+        if not texts:
+            raise ValueError("texts must hold at least one text, got none")
         vectors = []
         for text in texts:  # one by one: no padding to compute
             ids = np.array([self.tokenizer.encode(text, self.shape.positions)])

@@ -21,7 +21,7 @@ def soften(logits: Tensor, temperature: float) -> Tensor:
         temperature: T, larger than 0.
 
     Returns:
-        p, of the shape of `logits`.
+        p, of the shape and dtype of `logits`.
 
     Raises:
         ValueError: `temperature` is 0, negative, NaN or infinite.
@@ -34,11 +34,9 @@ def soften(logits: Tensor, temperature: float) -> Tensor:
 
 
 def smoothed_labels(labels: Tensor, classes: int, amount: float) -> Tensor:
-    """Soft labels without a teacher: each class in `amount` of the cases is replaced by one drawn by lot among all.
+    """Soft labels without a teacher: in `amount` of the cases the label is replaced by a class drawn by lot.
 
-        q_i = (1 - amount) * [i is the label] + amount / classes
-
-    The lot may fall on the label, too, so its own share is 1 - amount + amount / classes.
+    q_i is how often class i is the label then. All classes take part in the lot alike, the label, too.
 
     Args:
         labels: whole numbers from 0 to classes - 1, (batch,).
@@ -61,19 +59,19 @@ def smoothed_labels(labels: Tensor, classes: int, amount: float) -> Tensor:
 
 
 def resemblance(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
-    """To which other classes the images of a class look alike, in the eyes of a network.
+    """Which other classes the images of each class look like, in the eyes of a network.
 
     For each image the softened probabilities (see `soften`) without that of its label, divided by their sum, so that
     they are shares of what the network gives to wrong classes. For each class the mean over the images with that label.
 
     Args:
-        logits: (n, classes).
+        logits: (n, classes), at least two classes.
         labels: (n,), int64, whole numbers from 0 to classes - 1.
         temperature: T, larger than 0.
 
     Returns:
-        (classes, classes). Row c: the mean shares of the images with label c; its entry c is 0, and it sums to 1. The
-        row of a class without images is 0.
+        (classes, classes), of the dtype of `logits`. Row c: the mean shares of the images with label c; its entry c is
+        0, and it sums to 1. The row of a class without images is 0.
 
     Source: the shares are the distribution over non-target classes of Zhao et al. 2022, "Decoupled Knowledge
     Distillation".
@@ -87,7 +85,7 @@ def resemblance(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Ten
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float, alpha: float) -> Tensor:
-    """Hinton's loss: a part (1 - alpha) is the cross-entropy with the labels, a part alpha the way from the teacher.
+    """Hinton's loss: a part 1 - alpha is the cross-entropy with the labels, a part alpha the divergence from a teacher.
 
         loss = (1 - alpha) * CE(labels, student at temperature 1) + alpha * T^2 * KL(p || q)
         KL(p || q) = sum over i of p_i * log(p_i / q_i)
@@ -132,7 +130,7 @@ def kd_gradient(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
         temperature: T, larger than 0.
 
     Returns:
-        For each logit the derivative, (batch, classes).
+        For each logit the derivative, (batch, classes), of the dtype of the logits.
 
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", section 2.1, equation 2.
     """
@@ -185,20 +183,20 @@ def dkd_loss(
 
     Args:
         student_logits, teacher_logits, labels, temperature: as in `dkd_terms`.
-        alpha, beta: not negative; the authors take 1 and, for CIFAR-100, 8.
+        alpha, beta: not negative, finite; the authors take 1 for alpha, and a beta for each pair of networks.
 
     Returns:
         The loss, a tensor without axes, through which the student can be trained.
 
     Raises:
-        ValueError: `temperature` is not larger than 0 and finite, or a weight is negative.
+        ValueError: `temperature` is not larger than 0 and finite, or a weight is negative, NaN or infinite.
 
     Source: Zhao et al. 2022, "Decoupled Knowledge Distillation".
     """
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature must be larger than 0 and finite, got {temperature}")
-    if alpha < 0 or beta < 0:
-        raise ValueError(f"alpha and beta must not be negative, got {alpha} and {beta}")
+    if not (0 <= alpha < float("inf") and 0 <= beta < float("inf")):
+        raise ValueError(f"alpha and beta must be finite and not negative, got {alpha} and {beta}")
     target, others = dkd_terms(student_logits, teacher_logits, labels, temperature)
     return F.cross_entropy(student_logits, labels) + temperature**2 * (alpha * target + beta * others).mean()
 

@@ -229,10 +229,10 @@ class WordPiece:
         return self._split_before[word]
 
     def _longest_pieces(self, word: str) -> list[int]:
+        if len(word) > _LONGEST_WORD:
+            return [self.number["[UNK]"]]
         numbers, start = [], 0
         while start < len(word):
-            if len(word) > _LONGEST_WORD:
-                return [self.number["[UNK]"]]
             for end in range(len(word), start, -1):
                 number = self.number.get(("##" if start else "") + word[start:end])
                 if number is not None:

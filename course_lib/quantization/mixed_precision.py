@@ -5,6 +5,7 @@ all layers are then taken to add up, so that choosing the bits is a knapsack pro
 exactly.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -98,8 +99,10 @@ def choose_bits(errors: Mapping[str, Mapping[int, float]], sizes: Mapping[str, i
         For each layer of `errors`, in their order, one of its numbers of bits.
 
     Raises:
-        ValueError: not even the fewest bits of every layer fit into the budget.
+        ValueError: an error is NaN, or not even the fewest bits of every layer fit into the budget.
     """
+    if any(math.isnan(error) for error_of in errors.values() for error in error_of.values()):
+        raise ValueError("errors must be numbers, got NaN: is there one in the weights or in the images?")
     ways: list[tuple[int, float, tuple[int, ...]]] = [(0, 0.0, ())]  # bits taken, error, bits of each layer so far
     for name, error_of in errors.items():
         longer = [

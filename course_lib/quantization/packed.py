@@ -91,7 +91,7 @@ def save_quantized(network: nn.Module, path: Path | str) -> int:
         The size of the file in bytes.
 
     Raises:
-        ValueError: no layer of the network is quantized.
+        ValueError: no layer of the network is quantized, or a weight or step of one is NaN or infinite.
         CompressedFileError: the file cannot be written.
     """
     return save_compressed(packed_tensors(network), path)
@@ -121,6 +121,10 @@ def packed_tensors(network: nn.Module) -> dict[str, Tensor]:
     tensors = dict(network.state_dict())
     for name, layer in layers.items():
         del tensors[name + _WEIGHT]
+        if not all(torch.isfinite(each).all() for each in (layer.layer.weight, layer.weight_step, layer.input_step)):
+            raise ValueError(
+                f"{name} must have finite weights and steps, got NaN or infinity: has the training diverged?"
+            )
         tensors[name + _CODES] = pack_codes(layer.codes(), *layer.weight_codes)
         tensors[name + _RANGES] = torch.tensor([*layer.weight_codes, *layer.input_codes], dtype=torch.int16)
     return tensors

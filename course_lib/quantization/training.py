@@ -57,7 +57,7 @@ def initial_step(values: Tensor, highest: int) -> Tensor:
         A tensor without axes, positive.
 
     Raises:
-        ValueError: `values` is empty, or `highest` is below 1.
+        ValueError: `values` is empty, their mean is NaN or infinite, or `highest` is below 1.
 
     Source: Esser et al. 2020, "Learned Step Size Quantization", section 2.1.
     """
@@ -66,6 +66,8 @@ def initial_step(values: Tensor, highest: int) -> Tensor:
     if highest < 1:
         raise ValueError(f"highest must be at least 1, got {highest}")
     step = 2 * values.detach().abs().mean() / math.sqrt(highest)
+    if not torch.isfinite(step):
+        raise ValueError("values must be finite, got NaN or infinity: has the training diverged?")
     return torch.where(step > 0, step, 1.0)
 
 
@@ -108,13 +110,12 @@ def lsq_gradients(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of LSQ, given that of its output step * clamp(round(values / step), lowest, highest).
 
-    With q = round(values / step), the output changes with a value by 1 where lowest <= q <= highest and by 0 elsewhere,
-    and with the step by
+    The output is a product of the step and a code. Where q = round(values / step) saturates, q < lowest or q > highest,
+    the code is a constant. Elsewhere rounding counts as the identity: the code changes as values / step does, with the
+    value and with the step. By the product rule this gives the slope of the output for each value, and for the step.
 
-        lowest where q < lowest,   highest where q > highest,   q - values / step in between:
-
-    the remainder that rounding took away. Each is multiplied by `gradient`; those of the step are summed over all
-    values and multiplied by 1 / sqrt(count * highest), which makes the step learn about as fast as the weights.
+    Each slope is multiplied by `gradient`; those of the step are summed over all values and multiplied by
+    1 / sqrt(count * highest), which makes the step learn about as fast as the weights.
 
     Args:
         values: float32, any shape.
@@ -131,7 +132,7 @@ def lsq_gradients(
     """
     codes = (values / step).round()
     inside = (codes >= lowest) & (codes <= highest)
-    slope = torch.where(inside, codes - values / step, codes.clamp(lowest, highest))
+    slope = torch.where(inside, codes - values / step, codes.clamp(lowest, highest))  # inside: what rounding added
     return gradient * inside, (gradient * slope).sum() / math.sqrt(count * highest)
 
 

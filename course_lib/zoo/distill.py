@@ -6,15 +6,15 @@ schedule, weight decay, and the way in which images are mirrored and moved. Ther
 teacher can be asked about all of them beforehand: it sees what the student sees, and an epoch with it takes no longer.
 
 Temperature and weights are those of `--held-out`: that trains on the first 25,000 training images for a few epochs,
-with each candidate, and judges by the last 10,000. (The teacher has seen these, which flatters it a little.) It also
-says whether Hinton's or the decoupled loss is shipped. The test images choose nothing, and neither do the seeds: what
-is shipped is the first seed's. A run that was interrupted goes on from its last epoch, a finished one is not repeated.
+with each candidate once, and judges by the last 10,000. (The teacher has seen these, which flatters it a little.) It
+also says whether Hinton's or the decoupled loss is shipped, and the card tells what each got there. The test images
+choose nothing, and neither do the seeds: what is shipped is the first seed's. A run that was interrupted goes on from
+its last epoch, a finished one is not repeated.
 """
 
 import argparse
 import itertools
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.bench import accuracy as measure_accuracy
-from course_lib.data import Split, fashion_mnist
+from course_lib.data import Split, fashion_mnist, written_whole
 from course_lib.distillation import ask_teacher, dkd_loss, kd_loss
 from course_lib.nets import build
 from course_lib.zoo.train import Recipe, cpu_name, learning_rate
@@ -161,8 +161,8 @@ def train_student(
             "losses": losses,
         }
         state_file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, state_file.with_suffix(".new"))
-        os.replace(state_file.with_suffix(".new"), state_file)
+        with written_whole(state_file) as beside:
+            torch.save(state, beside)
     network.eval()
     return seconds, losses
 
@@ -178,17 +178,16 @@ def summary(accuracies: Sequence[float]) -> str:
     return f"{statistics.mean(accuracies):.2f} ± {statistics.stdev(accuracies):.2f} %"
 
 
-def judge_candidates(data: Split, teacher: Tensor, folder: Path, log: Callable[[str], None] = print) -> None:
-    """Train every candidate on the first training images, and say how good it is on the last ones."""
-    judged = Split(data.images[-HELD_OUT:], data.labels[-HELD_OUT:])
-    for name, arms in CANDIDATES.items():
-        for arm in arms:
-            called = "-".join(["held-out", *(f"{value}" for value in asdict(arm).values())])
-            network = fresh_student(TRIED.seed)
-            seconds, _ = train_student(
-                network, arm, data.first(TRIED_ON), teacher[:, :TRIED_ON], TRIED, folder / f"{called}.pt"
-            )
-            log(f"{name}: {arm}  {measure_accuracy(network, judged):.2f} %  {seconds:.0f} s")
+def judge(arm: Arm, data: Split, teacher: Tensor, folder: Path, log: Callable[[str], None] = print) -> float:
+    """Train in one way on the first training images; returns the accuracy on the last ones in percent."""
+    called = "-".join(["held-out", *(f"{value}" for value in asdict(arm).values())])
+    network = fresh_student(TRIED.seed)
+    seconds, _ = train_student(
+        network, arm, data.first(TRIED_ON), teacher[:, :TRIED_ON], TRIED, folder / f"{called}.pt"
+    )
+    found = measure_accuracy(network, Split(data.images[-HELD_OUT:], data.labels[-HELD_OUT:]))
+    log(f"held out: {arm}  {found:.2f} %  {seconds:.0f} s")
+    return round(found, 2)
 
 
 def main() -> None:
@@ -207,13 +206,15 @@ def main() -> None:
     data, answers = fashion_mnist("train", full=True), arguments.state / "teacher.pt"
     if not answers.exists():
         answers.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(ask_about_views(load(TEACHER), data, log), answers.with_suffix(".new"))
-        os.replace(answers.with_suffix(".new"), answers)
+        with written_whole(answers) as beside:
+            torch.save(ask_about_views(load(TEACHER), data, log), beside)
     teacher = torch.load(answers, weights_only=True)
     if arguments.held_out:
-        judge_candidates(data, teacher, arguments.state, log)
+        for arm in itertools.chain.from_iterable(CANDIDATES.values()):
+            judge(arm, data, teacher, arguments.state, log)
         return
     test = fashion_mnist("test")
+    held_out = {name: judge(arm, data, teacher, arguments.state, log) for name, arm in ARMS.items()}
     runs: dict[str, list[float]] = {name: [] for name in ARMS}
     networks: dict[str, nn.Module] = {}
     seconds: dict[str, float] = {}
@@ -247,8 +248,15 @@ def main() -> None:
                 "made_from": TEACHER,
                 "method": f"distillation: {ARMS[name].loss} loss, {TEACHER} as teacher",
                 "teacher_test_accuracy_percent": card(TEACHER)["test_accuracy_percent"],
+                "held_out": f"trained on the first {TRIED_ON} training images for {TRIED.epochs} epochs with one seed, "
+                f"judged by the last {HELD_OUT}",
                 "runs": {
-                    each: {"settings": asdict(ARMS[each]), "seeds": list(SEEDS), "test_accuracy_percent": accuracies}
+                    each: {
+                        "settings": asdict(ARMS[each]),
+                        "held_out_accuracy_percent": held_out[each],
+                        "seeds": list(SEEDS),
+                        "test_accuracy_percent": accuracies,
+                    }
                     for each, accuracies in runs.items()
                 },
             }

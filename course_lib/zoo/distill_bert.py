@@ -8,14 +8,14 @@ by least squares.
 
 The test is `data.documentation_test`, scored by `data.search_scores`: (MRR + Spearman) / 2. That score was written down
 before the first training. Settings were chosen by the same score on other modules (the validation part of
-`data.documentation.entries`); the test was scored once, at the end. A run that was interrupted goes on from its last
-epoch.
+`data.documentation.entries`); the test was scored at the end. It was scored a second time, with the same student, when
+a module was taken out of it whose texts stand in the training part under another name. A run that was interrupted goes
+on from its last epoch.
 """
 
 import argparse
 import json
 import math
-import os
 import platform
 import tempfile
 import time
@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.data import written_whole
 from course_lib.data.documentation import (
     SearchTest,
     documentation_test,
@@ -145,8 +146,8 @@ def prepare(teacher: SentenceEncoder, tokenizer: WordPiece, texts: Sequence[str]
     else:
         vectors = sentence_vectors(teacher, theirs)
         cache.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(vectors.half(), cache.with_suffix(".new"))
-        os.replace(cache.with_suffix(".new"), cache)
+        with written_whole(cache) as beside:
+            torch.save(vectors.half(), beside)
     return Material(rows, kept, counts, vectors)
 
 
@@ -260,8 +261,8 @@ def distill(
             "seconds": seconds,
         }
         state_file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, state_file.with_suffix(".new"))
-        os.replace(state_file.with_suffix(".new"), state_file)
+        with written_whole(state_file) as beside:
+            torch.save(state, beside)
     student.eval()
     return seconds
 

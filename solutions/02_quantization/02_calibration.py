@@ -119,7 +119,7 @@ bench.explore(draw_cut, clip=(0.1, round(seen.high, 1), 0.1, 3.0), bits=(2, 8, 1
 # | counted from the left | 1 | 3 | 10 | 14 | 14 | 16 |
 # | goes | yes, 1 of 2 | no: that would make 3 | | no | yes, nothing in it | yes, 2 of 2 |
 #
-# The range is **−1 to 2**.
+# The range is −1 to 2.
 
 # %% exercise="course_lib.quantization.percentile_range" minutes=10 difficulty=2
 # hint: `cumsum` gives the third row of the table. How many of its entries are not above the share that may go on the left?
@@ -415,7 +415,7 @@ for made, read in (((4, 3), (4, 4)), ((3, 2, 3, 3), (5, 3, 1, 1)), ((2, 6), (7, 
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **Where it matters.** The loud filters of the first lesson once more: one filter of each block's first convolution 100 times as large, and what reads it divided by
+# *Where it matters.* The loud filters of the first lesson once more: one filter of each block's first convolution 100 times as large, and what reads it divided by
 # 100. The function is the same. All weights get 8 bits. **Predict:** with one scale for each tensor, how many points does equalisation win?
 
 # %%
@@ -643,7 +643,7 @@ plt.show()
 
 # %%
 read = []
-quantization.calibration.watch_layers(dense, calibration, 200, ["stage2.0.conv1"], lambda name, layer, values: read.append(values), "input")
+quantization.calibration.watch_layers(dense, calibration, 200, ["stage2.0.conv1"], lambda name, layer, values: read.append(values.detach()), "input")
 
 
 def collected(values, method, bins):

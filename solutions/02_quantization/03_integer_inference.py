@@ -350,6 +350,8 @@ assert requantize(accumulator, ten, four, 3, 3, 7).tolist() == [7, 4, 3, 3, 7], 
 large = torch.tensor([2**31 - 1, -(2**31), 123456789], dtype=torch.int32)
 wide = requantize(large, torch.tensor(1610612736, dtype=torch.int32), torch.tensor(31, dtype=torch.int32), 0, -(2**31), 2**31 - 1)
 assert wide.tolist() == [1610612735, -1610612736, 92592592], f"Three large accumulators times 0.75 become {wide.tolist()}: how many bits does a product of two 32-bit numbers need, and how many does a float32 hold?"
+below = requantize(torch.tensor([2**31 - 1], dtype=torch.int32), torch.tensor(2**30 + 1, dtype=torch.int32), torch.tensor(31, dtype=torch.int32), 0, 0, 2**31 - 1)
+assert below.tolist() == [1073741824], f"(2^31 - 1) * (2^30 + 1) / 2^31 lies just below 1073741824.5 and becomes {int(below[0])}: does a float64, with its 53 bits, hold this product?"
 assert codes.dtype == torch.int32, f"Codes are whole numbers, here int32. Yours are {codes.dtype}."
 rows = requantize(torch.tensor([[8, -8], [8, -8]], dtype=torch.int32), torch.tensor([[1], [1]], dtype=torch.int32), torch.tensor([[1], [3]], dtype=torch.int32), 0, -128, 127)
 assert rows.tolist() == [[4, -4], [1, -1]], f"Two rows with shifts of 1 and 3 become {rows.tolist()}: does each row use its own shift, for the half as well?"
@@ -480,9 +482,7 @@ for name, layer in list(layers.items())[:-1]:
     codes = coded(seen[name]["input"], before)
     apart = own_layer(codes, layer, before, after, before.zero_point) - their_layer(codes, layer, before, after)
     steps.update(apart.abs().flatten().tolist())
-different.beside(1e6 * (1 - steps[0] / steps.total()))
-
-# %%
+display(different.beside(1e6 * (1 - steps[0] / steps.total())))
 Markdown("\n".join(["| steps apart | codes |", "|---:|---:|", *(f"| {step} | {count:,} |" for step, count in sorted(steps.items()))]))
 
 # %% [markdown]
@@ -582,7 +582,7 @@ same = (answers["float32"] == answers["integers"]).sum()
 Markdown("\n".join(["| ResNet-20 | accuracy, 100 images | batch 16, one thread |", "|---|---:|---:|", *rows, "", f"The two agree on {same} of {len(some.labels)} images."]))
 
 # %% [markdown]
-# The decisions of the float network, and slower: integers are not fast by themselves. PyTorch has no fast kernel for products of int32 matrices, every code was
+# The decisions of the float network, and slower: integers are not fast by themselves. PyTorch has no fast routine for products of int32 matrices, every code was
 # widened to four bytes, and every patch was copied. What is fast is one kind of instruction. `VPDPBUSD`, of the extension **VNNI**, in its widest form
 # multiplies 64 unsigned with 64 signed bytes, and adds the products, four at a time, to 16 accumulators of 32 bits ([Intel's
 # guide](https://www.intel.com/content/www/us/en/docs/intrinsics-guide/index.html), `_mm512_dpbusd_epi32`). An instruction for float32 multiplies 16 pairs.
@@ -593,7 +593,7 @@ Markdown("\n".join(["| ResNet-20 | accuracy, 100 images | batch 16, one thread |
 #
 # How does a file tell an engine to compute with codes? ONNX has two operators: `QuantizeLinear` makes codes of numbers, `DequantizeLinear` numbers of codes.
 # A **QDQ** file is the float network with such a pair wherever a tensor has codes; its weights are stored as codes. Read literally, it computes in float32.
-# The engine looks for *dequantize, convolve, quantize*, and puts an integer kernel in its place. Where the pattern is broken, it computes in float32 and
+# The engine looks for *dequantize, convolve, quantize*, and puts one operator on codes in its place. Where the pattern is broken, it computes in float32 and
 # converts back and forth. So look at what is left after its optimisation.
 #
 # `export_quantized` is the library's whole way: fold, calibrate, correct biases, write codes and pairs. **Predict** for ResNet-20, whose float32 file you
@@ -616,8 +616,8 @@ rows = [f"| {kind} | {float_run[kind] or ''} | {written[kind] or ''} | {int8_run
 Markdown("\n".join(["| operator | float32 file, as it runs | int8 file, as written | int8 file, as it runs |", "|---|---:|---:|---:|", *rows]))
 
 # %% [markdown]
-# Read the last two columns. Where have the pairs gone? (`Mul` only works out the scales of the biases, once, while the file is loaded.) Where is the one
-# `QuantizeLinear` that is left?
+# Read the last two columns. Where have the pairs gone? (`Mul` only works out the scales of the biases, once, while the file is loaded.) The one
+# `QuantizeLinear` that is left stands at the entry; the last layer, `QGemm`, gives its numbers as floats.
 
 # %%
 costs = [
@@ -625,12 +625,10 @@ costs = [
     for name, path in files.items()
 ]
 costs = bench.time_together(costs, sessions, sample, batches=(1, 64), rounds=15)
-speed.beside(costs[0].median_ms(64) / costs[1].median_ms(64))
-bench.Report(costs, prediction=shrink)
-
-# %%
 no_weights = costs[1].bytes - sum(layer.weight.numel() for layer in layers.values())
-print(speed, f"{no_weights:,} bytes of the int8 file are no weights: scales, biases, zero points, names and nodes.", sep="\n")
+print(f"{no_weights:,} bytes of the int8 file are no weights: scales, biases, zero points, names and nodes.")
+display(speed.beside(costs[0].median_ms(64) / costs[1].median_ms(64)))
+bench.Report(costs, prediction=shrink)
 
 # %% [markdown]
 # Why not four times smaller? Names, nodes and scales do not shrink; in a larger network they weigh less. Why not as much faster as the instruction? Starting
@@ -760,12 +758,12 @@ other = bench.measure("quantize_static", dense, technique="quantization", test=t
 bench.Report(bench.time_together([*costs, other], sessions, sample, batches=(1, 64), rounds=15))
 
 # %% [markdown]
-# The same format, hence the same kernels. What differs is how ranges are chosen, whether biases are corrected, and how many bytes go into names.
+# The same format, hence the same operators. What differs is how ranges are chosen, whether biases are corrected, and how many bytes go into names.
 #
 # *PyTorch* itself had `torch.ao.quantization`. It still runs, but is to be removed; its
 # [documentation](https://docs.pytorch.org/docs/stable/quantization.html) sends you to [torchao](https://docs.pytorch.org/ao/stable/index.html): `quantize_`
 # for weights and dynamic int8 of linear layers, `prepare_pt2e` and `convert_pt2e` for whole networks. If it is installed, it makes the broad network dynamic
-# below. Its kernels are made for `torch.compile`, for which there is no time here: see what they are worth without.
+# below. It is made for `torch.compile`, for which there is no time here: see what it is worth without.
 #
 # On *phones*: [LiteRT](https://developers.google.com/edge/litert), once TensorFlow Lite,
 # [specifies](https://developers.google.com/edge/litert/quantization/quantization_spec) this very arithmetic: int8 weights from −127 to 127, one scale per
@@ -797,8 +795,7 @@ pair = [bench.measure(name, tiny, technique=technique, artefact=files[name]) for
 bench.Report(bench.time_together(pair, tiny_sessions, sample, batches=(1, 64)))
 
 # %% [markdown]
-# Making codes at the entry, bringing them into the kernels' order and starting each operator cost what they cost before, and with so little to compute
-# nothing makes up for it. In the file, names and nodes weigh more than weights.
+# Making codes at the entry, reordering them and starting each operator cost what they cost before, and with so little to compute nothing makes up for it. In the file, names and nodes weigh more than weights.
 #
 # *A processor without VNNI.* Its instruction for unsigned times signed bytes, `VPMADDUBSW`, adds two products in *16* bits, and saturates ([ONNX Runtime's
 # guide](https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html); a [report of lost

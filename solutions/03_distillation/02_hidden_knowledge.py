@@ -1,7 +1,7 @@
 # %% [markdown] lesson="Hidden knowledge" minutes=90 needs="PyTorch basics; lesson 1 of this chapter (teacher, student, soft labels)"
 # A teacher that answers says ten numbers about an image. On the way to them it has computed thousands. **You will be able to**
 #
-# - pass on what is *inside* of a network, though the student has other channels, and fewer: by hints, by attention, by relations;
+# - pass on what is *inside* a network, although the student has other channels, and fewer: by hints, by attention, by relations;
 # - let a network learn from one of its own size, and two students from each other;
 # - tell whether a better teacher is a better teacher, and a gain from chance;
 # - bring a teacher into the training of a quantized or pruned network, and ship the result.
@@ -44,13 +44,13 @@ mixed_accuracy.beside(bench.accuracy(mixture, looked_at))
 
 # %%
 same = (bench.predictions(student, looked_at) == bench.predictions(twin, looked_at)).double().mean()
-rows = [f"| {name} | {bench.accuracy(network, looked_at):.1f} % |" for name, network in (("student", student), ("its twin", twin), ("the mixture", mixture))]
+rows = [f"| {name} | {bench.accuracy(network, looked_at):.1f} % |" for name, network in {"student": student, "its twin": twin, "the mixture": mixture}.items()]
 Markdown("\n".join(["| network | accuracy |", "|---|---:|", *rows, f"\nThe first two give the same answer to {same:.0%} of the images."]))
 
 # %% [markdown]
-# They agree about the answers, and do not understand each other's features. So answers say little about the inside: many insides lead to the same answers.
-# What does a good one look like? Ask a good network. The **features** of a layer are what it puts out, numbers for each channel and each place. Here are
-# those of the teacher, `resnet-20`, beside the student's.
+# They agree about the answers, and cannot use each other's features. So answers say little about the inside: many insides lead to the same answers. What does
+# a good one look like? Ask a good network. The **features** of a layer are what it puts out, numbers for each channel and each place. Here are those of the
+# teacher, `resnet-20`, beside the student's. (`distillation.features_of` hangs a hook on each named layer, which keeps what the layer puts out.)
 
 # %%
 STAGES = ("stage1", "stage2", "stage3")
@@ -59,7 +59,7 @@ teacher = zoo.load("resnet-20")
 
 
 def ask(network, images):
-    """The features of the three stages, and the logits: what a network says, inside and outside."""
+    """The features of the three stages, and the logits: what is inside, and what a network answers."""
     with distillation.features_of(network, STAGES) as features:
         logits = distillation.ask_teacher(network, images)
         return features(), logits
@@ -74,14 +74,15 @@ Markdown("\n".join(["| output of | teacher: channels, height, width | student | 
 # %% [markdown]
 # The student sees images at half the resolution, so its first stage has as many places as the teacher's second, and its second as many as the third. These
 # can be compared. But the channels differ; and if their numbers were equal, channel 5 of the one would not be channel 5 of the other: this is what the
-# mixture died of. The teacher's inside is written in a language of its own. There are three ways out: **translate** it, look only at what **needs no
-# channels**, or look only at what needs **neither channels nor places**.
+# mixture died of. The teacher's inside is written in a language of its own. There are three ways out: *translate* it, look only at what *needs no
+# channels*, or look only at what needs *neither channels nor places*.
 #
 # ## Translate: hints
 #
 # A **hint** ([Romero et al. 2015](https://arxiv.org/abs/1412.6550), *FitNets*) is the output of a middle layer of the teacher, and a layer of the student
-# shall become like it. A matrix $P$ translates: at each place it makes the teacher's channels out of the student's. It is learned along, and thrown away at
-# the end. The loss is the mean of the squared differences over all images, channels and places, so that its size does not depend on the layer's:
+# shall become like it. A matrix $P$, the projection, translates: at each place it makes the teacher's channels out of the student's. It is trained together
+# with the student, and thrown away at the end. The loss is the mean of the squared differences over all images, channels and places: a large layer has no
+# larger loss. (Romero et al. first train with the hint alone, then with soft labels; here the hint is added to the loss on the labels.)
 #
 # $$ L_\text{hint} = \operatorname{mean}\big( (P\,s - t)^2 \big) $$
 #
@@ -119,6 +120,7 @@ loss = hint_loss(*parts)
 assert loss.requires_grad, "No gradient comes through the loss: who is to learn?"
 loss.backward()
 assert parts[1].grad is None or not parts[1].grad.any(), "The teacher gets a gradient: should it learn to be easy to imitate?"
+assert parts[1].requires_grad, "Before the call the teacher's tensor asked for a gradient, now it does not: did you change an argument?"
 assert parts[0].grad is not None and parts[0].grad.any(), "The student's features get no gradient: what will they learn?"
 assert parts[2].grad is not None and parts[2].grad.any(), "P gets no gradient: who translates?"
 for shapes, what in ((((1, 2, 4, 4), (1, 3, 1, 1), (3, 2)), "4 x 4 places beside one"), (((1, 2, 4, 4), (1, 3, 4, 4), (2, 3)), "a P of 2 x 3"), (((1, 2, 4, 4), (1, 1, 4, 4), (3, 2)), "one teacher channel and a P with three rows")):
@@ -229,7 +231,7 @@ for axis in axes.flat:
 
 def apart(ours, theirs):
     """The squared distance of attention maps, mean over images and pairs: 0 where both look alike, 2 where at different places."""
-    pairs = [(attention_map(ours[student]), attention_map(theirs[teacher])) for student, teacher in PAIRS]
+    pairs = [(attention_map(ours[first]), attention_map(theirs[second])) for first, second in PAIRS]
     return sum((one - other).square().sum(1).mean() for one, other in pairs) / len(pairs)
 
 
@@ -252,7 +254,7 @@ plt.show()
 # | from image 1 | 0.75 | 0 | 5/4 = **1.25** |
 # | from image 2 | 1 | 1.25 | 0 |
 #
-# The mean is over pairs of *different* images. One trap is not in the values: a distance is a root, and the slope of the root at 0 is infinite. On the
+# The mean is over pairs of *different* images (whose embeddings may be equal all the same). One trap is not in the values: a distance is a root, and the slope of the root at 0 is infinite. On the
 # diagonal stands the root of 0.
 
 # %% exercise="course_lib.distillation.relative_distances" minutes=12 difficulty=2
@@ -283,6 +285,10 @@ nothing = relative_distances(equal)
 assert torch.equal(nothing.detach(), torch.zeros(3, 3)), f"Three equal images have the relations {nothing.detach()[0].tolist()}: how far apart are they?"
 nothing.sum().backward()
 assert torch.isfinite(equal.grad).all(), "Three equal images have a gradient of NaN: is a 0 replaced before you divide by it?"
+pair = float(relative_distances(torch.tensor([[0.0], [0.0], [1.0]]))[0, 2])
+assert abs(pair - 1.5) < 1e-4, f"Of three pairs one is at distance 0 and two at 1, so the mean is 2/3, and 1 becomes 1.5. Yours is {pair:.4f}: is a pair of equal images a pair?"
+many = relative_distances(torch.arange(60.0).view(30, 2) / 7 + 100).diagonal().amax()
+assert many == 0, f"In a batch of 30 an image is up to {float(many):.2g} away from itself: is its distance computed from differences? (`torch.cdist` by default is not, beyond 25.)"
 try:
     relative_distances(torch.ones(1, 3))
 except ValueError:
@@ -338,6 +344,8 @@ assert torch.allclose(relative_angles(100 * triangle + 7), cosines, atol=1e-3), 
 points = triangle.clone().requires_grad_()
 F.smooth_l1_loss(relative_angles(points), line.detach()).backward()
 assert torch.isfinite(points.grad).all(), "The values are right, and the gradient is NaN: is a 0 replaced before its root is taken, and before you divide by it?"
+stretching = float((points.grad * triangle).sum())
+assert abs(stretching) < 1e-4, "Stretching the triangle changes no angle, so the loss must not feel it; yours does: does a gradient go through the lengths, too?"
 twins = relative_angles(torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]))
 assert float(twins[0, 1, 2]) == 0, "Images 0 and 1 are equal, so from corner 0 there is no direction to image 1: what is the cosine then?"
 ### BEGIN HIDDEN TESTS
@@ -360,8 +368,8 @@ for batch, width in ((3, 2), (4, 1), (6, 5), (2, 3)):
 # ### Your losses at work
 #
 # A short training with each: 2,000 images, four epochs, two seeds. Each hidden loss is added to the cross-entropy with the labels; how much it counts was
-# chosen beforehand, on training images that were held out. Park et al. compare relations by Huber's loss, `F.smooth_l1_loss`, and give the angles twice the
-# weight. **Predict:** what does the best of the three add to the labels?
+# chosen beforehand, on training images that were held out. Park et al. compare relations by Huber's loss, `F.smooth_l1_loss` (squared where the difference is
+# small, linear where it is large), and give the angles twice the weight. **Predict:** what does the best of the three add to the labels?
 
 # %%
 gained = bench.predict("Accuracy that the best of the three hidden losses adds in a short training", unit="points")
@@ -387,24 +395,32 @@ hidden = {
 }
 
 # %%
-def learn(way, seed, epochs=4):
+def descend(network, loss_of, rate, others=(), epochs=4):
+    """Train a network, and perhaps other parameters; `loss_of` makes the loss of a batch from the numbers of its images."""
+    optimizer = torch.optim.SGD([*network.parameters(), *others], rate, momentum=0.9, nesterov=True, weight_decay=2e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * math.ceil(len(few.labels) / 64))
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(few.labels)).split(64):
+            optimizer.zero_grad()
+            loss_of(chosen).backward()
+            optimizer.step()
+            schedule.step()
+    return network.eval()
+
+
+def learn(way, seed):
     """A student from fresh weights: labels, and one of the hidden losses."""
     torch.manual_seed(seed)
-    fresh = build("resnet-8-half")
-    matrix = nn.Parameter(torch.randn(32, 8) / 8**0.5)
-    optimizer = torch.optim.SGD([*fresh.parameters(), matrix], 0.1, momentum=0.9, nesterov=True, weight_decay=2e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * math.ceil(len(few.labels) / 64))
+    fresh, matrix = build("resnet-8-half"), nn.Parameter(torch.randn(32, 8) / 8**0.5)
+
+    def loss_of(chosen):
+        loss = F.cross_entropy(fresh(few.images[chosen]), few.labels[chosen])
+        if way in hidden:
+            loss = loss + runs[way]["settings"]["weight"] * hidden[way](features(), [stage[chosen] for stage in known], matrix)
+        return loss
+
     with distillation.features_of(fresh, STAGES) as features:
-        for _ in range(epochs):
-            for chosen in torch.randperm(len(few.labels)).split(64):
-                loss = F.cross_entropy(fresh(few.images[chosen]), few.labels[chosen])
-                if way in hidden:
-                    loss = loss + runs[way]["settings"]["weight"] * hidden[way](features(), [stage[chosen] for stage in known], matrix)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-    return fresh.eval()
+        return descend(fresh, loss_of, 0.1, [matrix])
 
 
 short = {way: [learn(way, seed) for seed in (0, 1)] for way in ("no teacher", *hidden)}
@@ -421,51 +437,49 @@ for way, pair in short.items():
 Markdown("\n".join(["| learned from labels and | accuracy, two seeds | attention, distance from the teacher | relations, distance from the teacher |", "|---|---|---:|---:|", *rows]))
 
 # %% [markdown]
-# Read the two columns on the right first: has each student learned what it was taught? Does one thing bring the other with it? Then the accuracies. How far
-# apart are two seeds of the same way? A difference of that size between two *ways* says nothing. And where a way is behind "no teacher": a short training has
-# little time, and the hidden loss takes a part of it. To look like the teacher is not yet to answer like it.
+# Read the two columns on the right first: have the last two ways taught what they should? Does one thing bring the other with it? Then the accuracies. How far
+# apart are two seeds of the same way? A difference of that size between two *ways* says nothing, and the best of three has had three chances. To look like
+# the teacher is not yet to answer like it.
 #
 # ### Longer, and three seeds
 #
 # So the zoo has longer runs: all 10,000 images, as they are and mirrored, five epochs, three seeds, the same budget for all ways. Small marks are seeds,
-# large ones their mean. The grey bar is what chance does, around the mean of the control: if a way changed nothing, its mean would lie inside of the bar in
-# about 19 of 20 cases (Student's *t* with 4 degrees of freedom). So of twenty ways that do nothing, one looks as if it did.
+# large ones their mean. The grey bar is what chance does, around the mean of the control, the same training without the teacher: if a way changed nothing,
+# its mean would lie inside the bar in about 19 of 20 cases (*t* distribution, 4 degrees of freedom). So of twenty ways that do nothing, one looks as if it did.
+# **Before you run it:** which ways will leave their bar?
 
 # %%
-def beside(way, control):
-    """By how many points a way is above its control, and how many of them chance could do."""
+def gain(way, control):
+    """By how many points the mean of a way is above that of its control, and how many of them chance could do."""
     ours, theirs = (runs[each]["test_accuracy_percent"] for each in (way, control))
     error = math.sqrt((statistics.variance(ours) + statistics.variance(theirs)) / 3)
     return statistics.mean(ours) - statistics.mean(theirs), 2.776 * error
 
 
-def draw_runs(groups, title):
-    """Seeds, mean and the bar of chance for each (label, way, control)."""
+def draw_runs(groups, about=""):
+    """Seeds and mean of each (label, way, control), and around the control's mean the bar of chance."""
     axes = plt.figure(figsize=(10, 3.4), layout="constrained").subplots()
-    verdicts = []
+    beyond = []
     for place, (_, way, control) in enumerate(groups):
-        percents = runs[way]["test_accuracy_percent"]
-        axes.plot([place] * 3, percents, "o", color="0.6", markersize=5)
-        colour = "black" if way == control else bench.TECHNIQUE_COLOURS["distillation"]
-        axes.plot(place, statistics.mean(percents), "v", color=colour, markersize=10, markeredgecolor="black")
+        percents, technique = runs[way]["test_accuracy_percent"], "dense" if way == control else "distillation"
+        axes.plot([place - 0.1] * 3, percents, "o", color="0.5", markersize=5)
+        axes.plot(place + 0.1, statistics.mean(percents), "v", color=bench.TECHNIQUE_COLOURS[technique], markersize=10)
         if way != control:
-            gain, chance = beside(way, control)
+            points, chance = gain(way, control)
             level = statistics.mean(runs[control]["test_accuracy_percent"])
             axes.fill_between([place - 0.3, place + 0.3], level - chance, level + chance, color="0.9")
-            if abs(gain) > chance:
-                verdicts.append(f"{way} {gain:+.2f}")
-    axes.set(ylabel="test accuracy (%)")
+            beyond += [f"{way} {points:+.2f}"] * (abs(points) > chance)
+    axes.set(xlabel=about, ylabel="test accuracy (%)", title=f"Beyond what chance could do, in points: {', '.join(beyond) or 'none'}")
     axes.set_xticks(range(len(groups)), [label for label, _, _ in groups], fontsize=8)
-    axes.set_title(f"{title}: {', '.join(verdicts) or 'none'}", fontsize=10)
     plt.show()
 
 
 alone = "no teacher"
-draw_runs([(way.replace(" ", "\n"), way, alone) for way in (alone, "soft labels", "hints", "attention", "relations", "late hints")], "Points beyond chance")
+draw_runs([(way, way, alone) for way in (alone, "soft labels", "hints", "attention", "relations", "late hints")], "learned from the labels and")
 
 # %% [markdown]
-# Which way is worth its trouble? Soft labels cost ten numbers an image and one line of code. (Late hints belong to a later section.) The students are far
-# from trained out after five epochs. The weight of each loss is the best of two or three, on training images that were held out; a finer search, longer
+# Which way is worth its trouble? Soft labels (lesson 1's loss at temperature 4, half of it from the teacher) cost ten numbers an image and one line of code.
+# (Late hints belong to a later section.) The students are far from trained out after five epochs. The weight of each loss is the best of two or three, on training images that were held out; a finer search, longer
 # trainings, or a hidden loss *and* soft labels, as most papers have it, may say something else. And note what the teacher had: 60,000 images. A part of what
 # it passes on is knowledge of images that the student never saw.
 #
@@ -495,7 +509,8 @@ first, second, label = torch.tensor([[math.log(3), 0.0]]), torch.zeros(1, 2), to
 losses = mutual_losses(first, second, label)
 assert len(losses) == 2 and all(loss.shape == () for loss in losses), "Two losses, each a single number: is that what you return?"
 alike = mutual_losses(first, first.clone(), label)
-assert abs(float(alike[0]) - math.log(4 / 3)) < 1e-4, f"Two networks that say the same learn from the label alone, 0.2877. Your loss is {float(alike[0]):.4f}: is the cross-entropy with the label in it?"
+assert abs(float(alike[0]) - 0.8500) > 1e-3, "Two networks that say the same, and a loss of 0.85. Without the label's 0.2877, 0.5623 is left, the other's entropy: is it the divergence?"
+assert abs(float(alike[0]) - math.log(4 / 3)) < 1e-4, f"Two networks that say the same learn from the label alone, 0.2877. Your loss is {float(alike[0]):.4f}: is the divergence 0, and the label's part whole?"
 one, two = float(losses[0]), float(losses[1])
 assert abs(one - 0.8240) > 1e-3, "0.824 is the second network's loss: which one comes first?"
 assert abs(one - 0.4185) > 1e-3, "0.4185 is what comes with KL(own || other): whose probabilities weigh the logarithms?"
@@ -553,16 +568,13 @@ itself = statistics.mean(runs[alone]["test_accuracy_percent"])
 who = [("no teacher", alone, alone)]
 who += [(f"resnet-20\n{teachers['resnet-20']:.1f} %", "soft labels", alone), (f"resnet-8\n{teachers['resnet-8']:.1f} %", "soft labels of resnet-8", alone)]
 who += [(f"born again\n{itself:.1f} %", "born again", alone), ("each other\n(untrained)", "each other", alone)]
-draw_runs(who, "Teacher with its own accuracy. Points beyond chance")
-
-# %%
-gap = beside("soft labels", "soft labels of resnet-8")
-print(f"resnet-20 in place of resnet-8 as teacher: {gap[0]:+.2f} points; chance could do {gap[1]:.2f}.")
+draw_runs(who, "teacher, and its own accuracy")
+Markdown("Students of resnet-20 beside those of resnet-8: {:+.2f} points; chance could do {:.2f}.".format(*gain("soft labels", "soft labels of resnet-8")))
 
 # %% [markdown]
 # How many points lie between the two trained teachers, and how many between their students? Compare the two numbers in the last line before you speak of a
-# capacity gap. The students that are born again have a teacher which knows no more images than they do, and no more about them; whatever they gain, they gain
-# from softer labels alone. "Each other" costs two trainings, and ships one network.
+# capacity gap. The teacher of those born again knows no more images than they do; whatever they gain or lose, softer labels alone have done it. "Each other"
+# costs two trainings, and ships one network.
 #
 # ## A student of few bits
 #
@@ -577,13 +589,10 @@ for_ternary = bench.predict("Accuracy that soft labels add to a ternary student"
 for_ternary
 
 # %%
-for_ternary.beside(beside("ternary, soft labels", "ternary, no teacher")[0])
-
-# %%
 squeezed = [("untaught,\nfloat32", alone, alone)]
-for kind in ("ternary", "pruned"):
-    squeezed += [(f"{kind},\nno teacher", f"{kind}, no teacher", f"{kind}, no teacher"), (f"{kind},\nsoft labels", f"{kind}, soft labels", f"{kind}, no teacher")]
-draw_runs(squeezed, "With a teacher, beside the same without. Points beyond chance")
+squeezed += [(f"{kind},\n{way}", f"{kind}, {way}", f"{kind}, no teacher") for kind in ("ternary", "pruned") for way in ("no teacher", "soft labels")]
+draw_runs(squeezed)
+for_ternary.beside(gain("ternary, soft labels", "ternary, no teacher")[0])
 
 # %% [markdown]
 # ## The library way
@@ -597,39 +606,29 @@ theirs = F.normalize(features.square().mean(1).flatten(1))
 distances, ways = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist"), F.normalize(vectors[None] - vectors[:, None], dim=2)
 checks = {
     "attention": (attention_map(features), theirs),
-    "distances": (relative_distances(vectors), distances / distances[distances > 0].mean()),
+    "distances": (relative_distances(vectors), distances / torch.pdist(vectors).mean()),
     "angles": (relative_angles(vectors), torch.einsum("jid,jkd->jik", ways, ways)),
 }
 Markdown("\n".join(["| | largest difference |", "|---|---:|", *(f"| {name} | {(a - b).abs().max():.1e} |" for name, (a, b) in checks.items())]))
 
 # %% [markdown]
 # [torchdistill](https://pypi.org/project/torchdistill/) (1.1.5; it is not installed with the course) has these losses and many more, and asks for no training
-# loop at all: an experiment is a YAML file. Its hooks do what `features_of` does: layers are named by their paths, and no network is rewritten. The attention
-# transfer of this lesson, in its style (data, optimizer and test left out):
+# loop at all: an experiment is a YAML file. Its hooks do what `features_of` does: layers are named by their paths, and no network is rewritten. Attention
+# transfer in its style, in part:
 #
-#     train:
-#       teacher:
-#         forward_hook: {input: [], output: ['stage2', 'stage3']}
-#         requires_grad: False
-#       student:
-#         forward_hook: {input: [], output: ['stage1', 'stage2']}
-#         requires_grad: True
-#       criterion:
-#         key: 'WeightedSumLoss'
-#         kwargs:
-#           sub_terms:
-#             ce: {criterion: {key: 'CrossEntropyLoss'}, criterion_wrapper: ..., weight: 1.0}
-#             at: {criterion: {key: 'ATLoss', kwargs: {at_pairs: ..., mode: 'code'}}, weight: 1000.0}
+#     teacher: {forward_hook: {input: [], output: ['stage2', 'stage3']}, requires_grad: False}
+#     student: {forward_hook: {input: [], output: ['stage1', 'stage2']}, requires_grad: True}
+#     criterion: {key: 'WeightedSumLoss', kwargs: {sub_terms: {ce: ..., at: {criterion: {key: 'ATLoss', kwargs: {mode: 'code', ...}}, weight: 1000.0}}}}
 #
 # Mind the weight: `mode: 'code'`, as in the authors' code, takes the *mean* of the squared differences over images and places; the paper takes the length of
-# the difference, and yours the sum over places. A good weight for one is no good weight for another.
+# the difference, and yours the sum over places. A good weight for one is no good weight for another. (And its `RKDLoss` leaves equal images out of the mean.)
 #
 # ## Where it breaks
 #
 # **A hint that constrains too much.** Whatever a student is told to be, it is not free to become. Romero et al. warn that a hint may over-regularize, and
 # take the middle layers of both. The *late hints* of the long runs went against that: the student's *first* stage, after three convolutions, had to give what
-# the teacher's *last* one gives after nineteen, its places averaged to 7 x 7. And every loss has a weight. These are the trials by which the weights were
-# chosen: 4,000 training images, judged by 4,000 others, the mean of two seeds. Where does a hint do harm? Is it the late one, or the heavy one?
+# the teacher's *last* one gives after nineteen (the student's 14 x 14 places averaged to 7 x 7). And every loss has a weight. These are the trials by which the
+# weights were chosen: 4,000 training images, judged by 4,000 others, the mean of two seeds. Where does a hint do harm: if it is late, or if it is heavy?
 
 # %%
 tried = card["tried"]["percent"]
@@ -637,23 +636,22 @@ rows = [f"| {way} | " + " | ".join(f"{statistics.mean(percents):.1f} %" for perc
 Markdown("\n".join(["| weight | " + " | ".join(tried["hints"]) + " |", "|---|---:|---:|---:|", *rows]))
 
 # %% [markdown]
-# **A likeness that proves nothing.** Two controls, measured like the students: a network with random weights, and a "network" that is nothing but the
-# brightness of the image. **Before you run it:** which of the four rows do you expect to be farthest from the teacher?
+# **A likeness that proves nothing.** How near to the teacher's attention is a network that knows nothing? Two controls: five networks with random weights, and a
+# "network" that is nothing but the brightness of the image. **Before you run it:** which of the four rows will be farthest from the teacher?
 
 # %%
 torch.manual_seed(0)
-rows = []
 bright = watched - watched.min()
-controls = {"random weights": ask(build("resnet-8-half"), watched)[0], "brightness": [F.adaptive_avg_pool2d(bright, places) for places in (14, 7)]}
-for name, stages in {**controls, "untaught": said["untaught"], "taught": said["taught"]}.items():
-    rows.append(f"| {name} | {apart(stages, said['teacher']):.3f} |")
-Markdown("\n".join(["| attention of | distance from the teacher's |", "|---|---:|", *rows]))
+rows = {"random weights, five networks": [ask(build("resnet-8-half"), watched)[0] for _ in range(5)]}
+rows |= {"brightness of the image": [[F.adaptive_avg_pool2d(bright, places) for places in (14, 7)]]}
+rows |= {"untaught, and its twin": [said["untaught"], ask(twin, watched)[0]], "taught": [said["taught"]]}
+far = {name: sorted(float(apart(stages, said["teacher"])) for stages in networks) for name, networks in rows.items()}
+Markdown("\n".join(["| attention of | distance from the teacher's |", "|---|---|", *(f"| {name} | {', '.join(f'{one:.3f}' for one in each)} |" for name, each in far.items())]))
 
 # %% [markdown]
-# Is a trained student nearer to its teacher than a network that knows nothing? All images have the same empty background, with the thing in the middle. So
-# "look at the middle" is already close to the teacher's map, and needs no knowledge at all; a training on labels may even lead away from it. A small distance
-# is no proof of understanding. Compare with such controls before you believe a map, and expect more of attention where the background says something and
-# things move.
+# Can you tell a network that was trained on labels from one that knows nothing, by its distance alone? All images have the same empty background, with the thing
+# in the middle: a map of where there is *anything at all* is as near to the teacher's as others, and needs no knowledge. And the taught one, far nearer than all
+# of them: how many points did its nearness bring in the long runs? Compare with such controls before you believe a map.
 
 # %% [markdown] written="which-knowledge" points=4
 # A colleague distills a ResNet-152 into a small MobileNet for X-ray images, all taken in the same pose before a black background, and reports: "Attention
@@ -665,10 +663,11 @@ Markdown("\n".join(["| attention of | distance from the teacher's |", "|---|---:
 # === BEGIN MARK SCHEME ===
 # 1 point: neither yet: one seed has no spread. Several seeds with equal budgets, a control without a teacher (and one with soft labels, which are cheaper);
 # weights of the losses chosen on held-out training data, for each way alike.
-# 1 point: the hint is too late for so early a layer, or too heavy, and over-constrains it; a smaller weight, middle to middle, a learned projection, places
-# brought to one size, perhaps only in a first phase of the training (as FitNets do), or a loss without channels. A capacity gap may play a part: a smaller
-# teacher, or one stopped early.
-# 1 point: little: same pose and an empty background make maps alike anyway. Compare with random weights or with the brightness of the image.
+# 1 point: the hint is probably too heavy, and perhaps too late for so early a layer, and over-constrains it; a smaller weight, middle to middle, a learned
+# projection, places brought to one size, perhaps only in a first phase of the training (as FitNets do), or a loss without channels. A capacity gap may play a
+# part: a smaller teacher, or one stopped early.
+# 1 point: little: same pose and an empty background make maps alike anyway. Compare with random weights or with the brightness of the image; and a map that was
+# trained to be near is near, whether or not that helps the answers.
 # 1 point: during the training with the rounding in the loop (soft labels as its loss), since distilling first and rounding afterwards loses again what
 # rounding costs.
 # === END MARK SCHEME ===
@@ -677,52 +676,45 @@ Markdown("\n".join(["| attention of | distance from the teacher's |", "|---|---:
 # ## The artefact: a ternary student
 #
 # The untaught student becomes ternary and trains for four epochs on 2,000 images: with soft labels (half of the loss from the teacher), and, as its control,
-# with labels alone. In the file a ternary weight takes a fifth of a byte. **Predict:** how many times smaller is it than the teacher's?
+# with labels alone. In the file a ternary weight takes a fifth of a byte (five of them have 3⁵ = 243 values together). **Predict:** how many times smaller is it
+# than the teacher's?
 
 # %%
 smaller = bench.predict("The ternary student's file beside the teacher's", unit="times smaller")
 smaller
 
 # %%
-def train_ternary(share, epochs=4):
+def train_ternary(share):
     """The student with three-valued weights in its stages, trained on; `share` is the teacher's part of the loss."""
+    torch.manual_seed(0)
     layers = [name for name, module in student.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     codes = {name: quantization.TERNARY if name.startswith("stage") else quantization.code_range(8, signed=True) for name in layers}
     network = quantization.quantized_for_training(student, few.images[:256], codes, dict.fromkeys(layers, 8)).train()
-    torch.manual_seed(0)
-    optimizer = torch.optim.SGD(network.parameters(), 0.02, momentum=0.9, nesterov=True, weight_decay=2e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * math.ceil(len(few.labels) / 64))
-    for _ in range(epochs):
-        for chosen in torch.randperm(len(few.labels)).split(64):
-            loss = distillation.kd_loss(network(few.images[chosen]), known_logits[chosen], few.labels[chosen], 4.0, share)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return network.eval()
+    return descend(network, lambda chosen: distillation.kd_loss(network(few.images[chosen]), known_logits[chosen], few.labels[chosen], 4.0, share), 0.02)
 
 
 with_teacher, without = train_ternary(0.5), train_ternary(0.0)
 
 # %%
-path = Path(tempfile.mkdtemp()) / "resnet-8-half-ternary.sfdc"
-quantization.save_quantized(with_teacher, path)
-shipped = quantization.load_quantized(path, build("resnet-8-half"))
+folder, names = Path(tempfile.mkdtemp()), ("ternary, no teacher", "ResNet-8 half, ternary, distilled")
+files = dict(zip(names, (folder / "control.sfq", folder / "resnet-8-half-ternary.sfq"), strict=True))
+for network, path in zip((without, with_teacher), files.values(), strict=True):
+    quantization.save_quantized(network, path)
+shipped = {name: quantization.load_quantized(path, build("resnet-8-half")) for name, path in files.items()}
 smaller.beside(bench.file_bytes(zoo.file_of("resnet-20")) / bench.file_bytes(path))
 
 # %%
-float32 = bench.measure("student, float32", student, test=test)
-control = bench.measure("ternary, no teacher", without, technique="quantization", test=test, note="not in a file of its own")
-small = bench.measure("ResNet-8-half, ternary, distilled", shipped, technique="distillation", test=test, artefact=path, note="packed codes, unpacked when loaded")
-candidates = {float32.name: student, control.name: without, small.name: shipped}
-costs = bench.time_together([float32, control, small], candidates, test.images[:1])
+costs = [bench.measure("student, float32", student, test=test)]
+for name, technique in zip(names, ("quantization", "distillation"), strict=True):
+    costs.append(bench.measure(name, shipped[name], technique=technique, test=test, artefact=files[name], note="packed codes, unpacked when loaded"))
+costs = bench.time_together(costs, {"student, float32": student, **shipped}, test.images[:1])
 bench.record(costs[-1])
 bench.Report(costs)
 
 # %% [markdown]
-# The file is really that small. The time is not that of three-valued weights: they are unpacked to float32, and rounded anew in each pass, as the honesty
-# meter says. And is the distilled network better than its control? One training each: compare the difference with the standard errors next to the accuracies,
-# and with the zoo's three seeds.
+# The file is really that small. Memory and time are not those of three-valued weights: loading unpacks them to float32, and each pass rounds them anew, which
+# is what the honesty meter says (its bytes are those in memory). None of the saved bytes is the teacher's: the small network and the short codes saved them. It could add accuracy. Is the
+# distilled network better than its control? One training each: compare the difference with the standard errors next to the accuracies, and with the zoo's seeds.
 #
 # ## Summary
 #
@@ -731,11 +723,11 @@ bench.Report(costs)
 #   run does.
 # - A teacher can take part while a student is quantized or pruned: only the loss changes, and the file that ships knows nothing of it.
 #
-# You made `resnet-8-half-ternary.sfdc` and its row in the Pareto table.
+# You made `resnet-8-half-ternary.sfq` and its row in the Pareto table.
 #
 # **Sources.** Romero et al. 2015, *FitNets: Hints for Thin Deep Nets*; Zagoruyko & Komodakis 2017, *Paying More Attention to Attention*; Park et al. 2019,
 # *Relational Knowledge Distillation*; Furlanello et al. 2018, *Born Again Neural Networks*; Zhang et al. 2018, *Deep Mutual Learning*; Cho & Hariharan 2019,
 # *On the Efficacy of Knowledge Distillation*; Mirzadeh et al. 2020, *Improved Knowledge Distillation via Teacher Assistant*; Mishra & Marr 2018,
 # *Apprentice*; Polino et al. 2018, *Model Compression via Distillation and Quantization*; Matsubara 2021, *torchdistill*.
 #
-# **Next**: a small BERT. There the teacher has layers by the dozen, attention of the other kind, and words in place of clothes.
+# **Next**: a small BERT. There the teacher has attention of the other kind, layers of one shape, and words in place of clothes.

@@ -33,7 +33,7 @@ from course_lib.zoo import small_bert, wheels
 #
 # You want to search documentation by *meaning*: "wait for several things at once" should find `asyncio.gather`, although it has none of these words. A
 # **sentence encoder** does that. It makes a vector of each text, so that texts with the same meaning point the same way. To search is then to compare the
-# **cosine** of the angle between the question's vector and each text's (all vectors have length 1, so it is their dot product).
+# **cosine similarity**, the cosine of the angle between the question's vector and each text's (all vectors have length 1, so it is their dot product).
 #
 # The box below searches pieces of the standard library's documentation: threads, statistics, archives, dates. The encoder in it is the student of this lesson,
 # made before you came, and it has not seen these modules. Ask it something else, if you like.
@@ -56,7 +56,7 @@ Markdown("\n".join(["| question | cosine | text |", "|---|---|---|", *(row for q
 # Its teacher is `all-MiniLM-L6-v2`, or MiniLM for short ([Wang et al. 2020](https://arxiv.org/abs/2002.10957)): a BERT of 6 layers. It cuts a text into
 # **tokens** (words, or pieces of rare words: `un ##pack ##ing`). Each of the 30,522 tokens that it knows has a row of 384 numbers in the **word table**. Six
 # layers work on these rows (to which one for the token's place was added, its *position*), each first by **attention** (every token looks at the others and takes
-# something from them), then by a **feed-forward** part (two linear layers, for each token alone). The mean of what comes out is the sentence's vector.
+# something from them), then by a **feed-forward part** (two linear layers, for each token alone). The mean of what comes out is the sentence's vector.
 #
 # **Predict:** which share of the 90 MB is the word table?
 
@@ -76,11 +76,11 @@ Markdown("\n".join(["| part | parameters | MB in float32 |", "|---|---:|---:|", 
 # More than half of it is not even the network, it is a dictionary. So fewer layers alone will not do. There are five knobs. Turn each of them and watch what is left
 # (they start where the student of this lesson has them):
 #
-# - **pieces**: a smaller vocabulary, here only tokens that occur in the texts ([Zhao et al. 2019](https://arxiv.org/abs/1909.11687)); other words are spelled in
+# - *pieces*: a smaller vocabulary, here only tokens that occur in the texts ([Zhao et al. 2019](https://arxiv.org/abs/1909.11687)); other words are spelled in
 #   more and shorter pieces;
-# - **table_width**: a narrow table, and one matrix that brings its rows to the layers' width (**factorised**,
+# - *table_width*: a narrow table, and one matrix that brings its rows to the layers' width (a *factorised* table,
 #   [Lan et al. 2020, ALBERT](https://arxiv.org/abs/1909.11942));
-# - **width** of the layers, **layers**, and **bits** of a weight (8 as in chapter 2).
+# - *width* of the layers, *layers*, and *bits* of a weight (8 as in chapter 2).
 
 # %%
 PARTS = {"word table": "#0072B2", "positions and norms": "0.6", "attention": "#E69F00", "feed-forward": "#56B4E9", "output": "#CC79A7"}
@@ -99,7 +99,7 @@ def draw(pieces, table_width, width, layers, bits):
         sizes[name] = left
     axes.invert_yaxis()
     axes.set_xlabel("MB")
-    axes.set_title(f"Yours: {sizes['yours']:.2f} MB, {sizes['MiniLM'] / sizes['yours']:.1f} times smaller", fontsize=10)
+    axes.set_title(f"Yours: {sizes['yours']:.2f} MB of weights, {sizes['MiniLM'] / sizes['yours']:.1f} times smaller", fontsize=10)
     figure.legend(fontsize=8, ncols=5, loc="outside lower center")
     return figure
 
@@ -113,7 +113,7 @@ bench.explore(draw, pieces=(2000, 30522, 1, box.shape.vocabulary), table_width=(
 # ## The table, narrower
 #
 # A narrow table $A$ (words × $k$) times a matrix $B$ ($k$ × 384) shall be close to the teacher's table $W$. The singular value decomposition (SVD) finds the
-# closest pair: the first $k$ **directions** in which the rows of $W$ differ most are the rows of $B$, and $A = W B^\top$ says how far each word goes along
+# closest pair: the first $k$ *directions* in which the rows of $W$ differ most are the rows of $B$, and $A = W B^\top$ says how far each word goes along
 # them. But a plain SVD takes every row for equally important, and "the" occurs far more often than "zygote". So weigh each word's error with its count:
 #
 # $$\text{minimise}\quad \sum_v n_v \, \lVert W_v - (A B)_v \rVert^2$$
@@ -189,7 +189,7 @@ axes.set_title(f"The first direction alone carries {shares[0]:.0f} %; the rest i
 plt.show()
 
 # %% [markdown]
-# A word table is not of low rank in the way a photograph is. What the cut loses, the student will have to make good by training.
+# No few directions hold nearly all of it. What the cut loses, the student will have to make good by training.
 #
 # ## The mean, without padding
 #
@@ -326,7 +326,7 @@ for batch, length, ours, theirs in [(3, 5, 2, 4), (1, 1, 3, 3), (4, 7, 6, 2)]:
 # %% [markdown]
 # ## Where a layer looks
 #
-# In attention each token $i$ has a **score** for each token $j$, how much it wants to look there; softmax makes shares of them. A layer does so several times
+# In attention each token $i$ has an **attention score** for each token $j$, how much it wants to look there; softmax makes shares of them. A layer does so several times
 # side by side, in its **heads** (12 in MiniLM, and in our student, though narrower ones). TinyBERT compares the scores *before* softmax: it found training
 # to converge faster and end better. The mask has two sides here. A pair $(i, j)$ counts only if *both* tokens are real:
 #
@@ -405,7 +405,7 @@ assert loss.shape == (), f"The loss has shape {tuple(loss.shape)}: one number?"
 three = torch.tensor([[1.0, 0], [1, 0], [0, 1]])
 turned = three @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
 assert float(similarity_loss(turned, three)) < 1e-10, "All vectors turned by the same angle have the same cosines: do you compare places, or relations?"
-assert abs(float(loss) - 0.5) > 1e-6, "The loss is 1/2: each sentence is compared with itself, too, where nothing can be wrong."
+assert abs(float(loss) - 0.5) > 1e-6, "The loss is 1/2: is each sentence compared with itself, too, where nothing can be wrong?"
 assert abs(float(loss) - 4) > 1e-6, "The loss is 4: is it the dot product that is compared, or the cosine?"
 assert abs(float(loss) - 1) < 1e-6, f"Cosine 1 beside cosine 0 makes {float(loss):.4g} and should make 1."
 assert float(similarity_loss(5 * three, three)) < 1e-10, "Vectors five times as long have the same cosines."
@@ -439,12 +439,12 @@ for count, ours, theirs in [(2, 3, 3), (5, 2, 7), (9, 4, 4)]:
 # 3 layers, is itself the teacher now (it fits into a lesson), and the student has one layer of half the width. The texts come from the language reference that
 # every Python carries for `help()`. Each of the three students takes 120 steps:
 #
-# - **cold**: random first weights, and the sentence's vectors alone (cosine with the teacher's, and your `similarity_loss`);
-# - **table**: the same, and the word table is the teacher's, by your `factorise_table`;
-# - **all**: the same, and in the first 40 steps your `hidden_loss` and `score_loss` take part.
+# - *cold*: random first weights, and the sentence's vectors alone (cosine with the teacher's, and your `similarity_loss`);
+# - *table*: the same, and the word table is the teacher's, by your `factorise_table`;
+# - *all*: the same, and in the first 40 steps your `hidden_loss` and `score_loss` take part.
 #
-# The score was fixed before the first training: the mean of two numbers in percent. **Retrieval**: each first sentence of a docstring is to find what follows it
-# among all documents; 1 / its rank, on average (mean reciprocal rank, **MRR**). **Similarity**: Spearman's rank correlation of cosines with how near two texts
+# The score was fixed before the first training: the mean of two numbers in percent. *Retrieval*: each first sentence of a docstring is to find what follows it
+# among all documents; 1 / its rank, on average (mean reciprocal rank, **MRR**). *Similarity*: Spearman's rank correlation of cosines with how near two texts
 # stand in the documentation (same entry, same module, elsewhere). **Predict** the score of the second student before its first step.
 
 # %%
@@ -475,11 +475,8 @@ with torch.no_grad():  # the teacher is asked once; all students learn from what
 @torch.no_grad()
 def score(encoder):
     """The lesson's score of an encoder on the test."""
-    order = sorted(range(len(test.texts)), key=lambda i: len(test.texts[i]))  # so that a batch has little padding
-    vectors = torch.empty(len(order), HALF.out)
-    for chosen in torch.tensor(order).split(32):
-        vectors[chosen] = encoder(*batch_of([tokenizer.encode(test.texts[i], 128) for i in chosen.tolist()]))
-    return search_scores(test, vectors)["score"]
+    vectors = [encoder(torch.tensor([tokenizer.encode(text, 128)])) for text in test.texts]
+    return search_scores(test, torch.cat(vectors))["score"]
 
 
 # %%
@@ -572,11 +569,13 @@ kept.beside(100 * measured["score"] / of_teacher["score"])
 size = bench.file_bytes(small_bert.STUDENT)
 lines = [f"| {name} | {each['retrieval']:.1f} | {each['similarity']:.1f} | {each['score']:.1f} |" for name, each in scores.items()]
 print(f"Trained for {card['minutes']} minutes on {card['hardware']}: {card['data']}. {whole / size:.1f} times smaller than the teacher.")
+words_alone = scores["tf-idf"]["score"]
+print(f"Of what MiniLM scores more than tf-idf, the file keeps {(measured['score'] - words_alone) / (of_teacher['score'] - words_alone):.0%}; your student of 120 steps has {curves['all'][120] - words_alone:+.1f} points beside tf-idf.")
 Markdown("\n".join(["| | retrieval (MRR) | similarity (Spearman) | score |", "|---|---:|---:|---:|", *lines]))
 
 # %% [markdown]
-# Hold the student's score beside both neighbours: what it lost to MiniLM, and what it has that words alone do not give. And one test has few questions. With
-# others of the same kind, how much would the share of MiniLM's retrieval swing? Draw as many questions from them, with repetition, 2,000 times (a **bootstrap**):
+# The same file, and two shares of very different size: a percentage tells little before you know from where it counts. And one test has few questions. How much
+# would the share of MiniLM's retrieval swing with others of the same kind? Draw as many from them, with repetition, 2,000 times (a **bootstrap**):
 
 # %%
 asked = len(test.queries)
@@ -652,7 +651,7 @@ plt.show()
 
 # %% [markdown]
 # Layers run one after the other, so leaving some out saves what they took. Width is another thing: narrow matrices fill the processor's vector units less well, and
-# norms, softmax and the start of each operator do not shrink with the square. What 8 bits give, the last two bars of time tell: 3 × 192 beside the file.
+# norms, softmax and the start of each operator do not shrink with the square. For what 8 bits give, compare 3 × 192 with the file.
 #
 # ## The library way
 #
@@ -666,10 +665,10 @@ logging.getLogger().setLevel(logging.ERROR)  # the tool recommends a preparation
 quantize_dynamic(plain, tool, per_channel=True)
 theirs = session_of(tool)
 vectors = torch.cat([torch.from_numpy(theirs.run(None, {"ids": [tokenizer.encode(text, 128)]})[0]) for text in test.texts])
-Markdown("\n".join(["| file | bytes | score |", "|---|---:|---:|", f"| float32 | {bench.file_bytes(plain):,} | {score(master):.2f} |", f"| ours | {size:,} | {measured['score']:.2f} |", f"| `quantize_dynamic` | {bench.file_bytes(tool):,} | {search_scores(test, vectors)['score']:.2f} |"]))
+Markdown("\n".join(["| file | bytes | score |", "|---|---:|---:|", f"| its weights, in float32 | {bench.file_bytes(plain):,} | {score(master):.2f} |", f"| ours | {size:,} | {measured['score']:.2f} |", f"| `quantize_dynamic` | {bench.file_bytes(tool):,} | {search_scores(test, vectors)['score']:.2f} |"]))
 
 # %% [markdown]
-# Compare the last two lines. Two things differ inside: the tool gives the whole word table *one* scale, and leaves the positions in float32. In practice sentence
+# Two things differ inside of the two small files: the tool gives the whole word table *one* scale, and leaves the positions in float32. In practice sentence
 # encoders come from
 # [sentence-transformers](https://www.sbert.net), which can train a student on a teacher's vectors, too; TinyBERT's own code is in Huawei's
 # [Pretrained-Language-Model](https://github.com/huawei-noah/Pretrained-Language-Model/tree/master/TinyBERT).

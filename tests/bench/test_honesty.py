@@ -84,6 +84,13 @@ def test_each_batch_size_is_judged_on_its_own():
     assert "batch 1 " in warning
 
 
+def test_a_small_file_that_is_loaded_as_float32_is_told_so():
+    [said] = honesty(DENSE, replace(DENSE, bytes=1000, zipped_bytes=950, value_bits=8))
+    assert "the file is small, and once it is loaded" in said
+    [said] = honesty(DENSE, replace(DENSE, bytes=3900, value_bits=8))
+    assert "neither bytes nor time" in said
+
+
 def test_fake_quantization():
     dense, fake = nets.build("lenet-300-100"), nets.build("lenet-300-100")
     with torch.no_grad():

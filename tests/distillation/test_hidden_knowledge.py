@@ -155,6 +155,19 @@ def test_equal_examples_have_no_relations_and_no_nan():
     assert not relative_distances(embeddings).any() and not relative_angles(embeddings).any()
 
 
+def test_a_pair_of_equal_examples_counts_in_the_mean_distance():
+    assert relative_distances(torch.tensor([[0.0], [0.0], [1.0]])).flatten().tolist() == pytest.approx(
+        [0, 0, 1.5, 0, 0, 1.5, 1.5, 1.5, 0]
+    )
+
+
+@pytest.mark.parametrize("relations", [relative_distances, relative_angles])
+def test_no_gradient_stretches_a_batch_for_that_changes_no_relation(relations):
+    embeddings = drawn(0, 5, 3).requires_grad_()
+    relations(embeddings).square().sum().backward()
+    assert (embeddings.grad * embeddings).sum().item() == pytest.approx(0, abs=1e-9)
+
+
 def test_relations_need_two_examples_and_one_batch():
     with pytest.raises(ValueError, match="at least two examples, got 1"):
         relative_distances(drawn(0, 1, 3))

@@ -87,3 +87,9 @@ def test_wrong_bits_wrong_pieces_and_other_files_are_refused(tmp_path):
     for read in (ShippedEncoder, read_encoder):
         with pytest.raises(ValueError, match=r"encoder_onnx wrote, and .*other\.onnx is none"):
             read(other)
+
+
+def test_no_text_is_named(shipped):
+    _, file = shipped(SMALL, 32)
+    with pytest.raises(ValueError, match="texts must hold at least one text"):
+        file([])

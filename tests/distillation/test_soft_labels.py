@@ -212,8 +212,9 @@ def test_weights_and_labels_out_of_range_are_refused() -> None:
     student, teacher, labels = case(0)
     with pytest.raises(ValueError, match=r"alpha must be in \[0, 1\], got 1.5"):
         kd_loss(student, teacher, labels, 2.0, 1.5)
-    with pytest.raises(ValueError, match="alpha and beta must not be negative, got 1.0 and -2.0"):
-        dkd_loss(student, teacher, labels, 2.0, 1.0, -2.0)
+    for alpha, beta in ((1.0, -2.0), (math.nan, 1.0), (1.0, math.inf)):
+        with pytest.raises(ValueError, match=f"alpha and beta must be finite and not negative, got {alpha} and {beta}"):
+            dkd_loss(student, teacher, labels, 2.0, alpha, beta)
     with pytest.raises(ValueError, match=r"amount must be in \[0, 1\], got -0.1"):
         smoothed_labels(labels, 5, -0.1)
     with pytest.raises(ValueError, match="labels must be from 0 to 2, got 0 to 3"):

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -75,6 +76,12 @@ def test_a_budget_that_is_too_small_is_named_with_the_smallest_that_is_not() -> 
     with pytest.raises(ValueError, match="budget must hold at least 6 bytes for the fewest bits, got 5"):
         choose_bits({"a": {2: 1.0, 4: 0.0}, "b": {3: 1.0}}, {"a": 10, "b": 7}, 5)
     assert choose_bits({}, {}, 0) == {}
+
+
+def test_an_error_that_is_no_number_is_refused_and_not_taken_for_a_small_or_a_large_one() -> None:
+    for errors in ({2: math.nan, 4: 1.0}, {2: 1.0, 4: math.nan}):
+        with pytest.raises(ValueError, match="errors must be numbers, got NaN"):
+            choose_bits({"a": errors, "b": {2: 1.0}}, {"a": 4, "b": 4}, 100)
 
 
 def small() -> nn.Module:

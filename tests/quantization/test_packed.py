@@ -132,6 +132,17 @@ def test_a_network_without_quantized_layers_is_refused(tmp_path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("what", ["layer.weight", "weight_step", "input_step"])
+@pytest.mark.parametrize("spoiled", [math.nan, math.inf])
+def test_a_network_whose_training_diverged_is_refused(tmp_path, what: str, spoiled: float) -> None:
+    network = quantized((-8, 7))
+    with torch.no_grad():
+        network.get_parameter(f"fc.{what}").view(-1)[0] = spoiled
+    with pytest.raises(ValueError, match="fc must have finite weights and steps.*has the training diverged"):
+        save_quantized(network, tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_is_missing_cut_off_or_altered_is_refused(tmp_path) -> None:
     path = tmp_path / "small.sfq"
     save_quantized(quantized(TERNARY), path)

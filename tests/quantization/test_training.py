@@ -239,6 +239,10 @@ def test_a_step_that_has_crossed_zero_counts_by_its_magnitude() -> None:
             lambda: quantized_for_training(nn.Sequential(nn.ReLU()), torch.ones(1, 1), {"0": (-1, 1)}, {"0": 8}),
             "0 is ReLU",
         ),
+        (
+            lambda: quantized_for_training(nn.Linear(1, 1), torch.tensor([[math.nan]]), {"": (-1, 1)}, {"": 8}),
+            "values must be finite",
+        ),
     ],
 )
 def test_bad_input_is_named(call, said: str) -> None:

@@ -12,6 +12,7 @@ from course_lib.zoo.distill import (
     CANDIDATES,
     RECIPE,
     SEEDS,
+    SHIPPED,
     VIEWS,
     ask_about_views,
     fresh_student,
@@ -154,3 +155,10 @@ def test_the_card_of_the_distilled_student_tells_of_all_arms_from_three_seeds():
     assert set(runs) == set(ARMS)
     assert all(len(run["test_accuracy_percent"]) == len(run["seeds"]) == 3 for run in runs.values())
     assert zoo.card("resnet-8-half-plain")["test_accuracy_percent"] == runs["plain"]["test_accuracy_percent"][0]
+
+
+def test_the_shipped_loss_is_the_one_that_was_better_on_images_held_back():
+    card = zoo.card("resnet-8-half-distilled")
+    held_out = {name: card["runs"][name]["held_out_accuracy_percent"] for name in ("Hinton", "decoupled")}
+    assert max(held_out, key=held_out.__getitem__) == SHIPPED
+    assert card["recipe"]["loss"] == ARMS[SHIPPED].loss

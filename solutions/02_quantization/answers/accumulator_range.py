@@ -26,6 +26,14 @@ def right_by_the_worst_inputs(weight, bias, lowest, highest):
     return bias + (rows * (lowest + highest - worst)).sum(1), bias + (rows * worst).sum(1)
 
 
+def right_by_the_middle(weight, bias, lowest, highest):
+    """Goes from the sum with the middle code half a range up and down, for each weight by its magnitude."""
+    _refuse(weight, bias, lowest, highest)
+    rows = weight.flatten(1).long()
+    twice, reach = (lowest + highest) * rows.sum(1), (highest - lowest) * rows.abs().sum(1)
+    return bias + (twice - reach) // 2, bias + (twice + reach) // 2
+
+
 def wrong_any_weights(weight, bias, lowest, highest):
     """Bounds the sum for any weights at all, by the largest code of each."""
     _refuse(weight, bias, lowest, highest)
@@ -65,6 +73,14 @@ def wrong_in_32_bits(weight, bias, lowest, highest):
     """Computes in 32 bits, so that the very sums that it looks for wrap around."""
     low, high = right_by_signs(weight, bias, lowest, highest)
     return low.to(torch.int32), high.to(torch.int32)
+
+
+def wrong_in_float32(weight, bias, lowest, highest):
+    """Adds up in float32, which holds whole numbers only up to 24 bits."""
+    _refuse(weight, bias, lowest, highest)
+    rows = weight.flatten(1).float()
+    ends = torch.stack([rows * lowest, rows * highest])
+    return (bias + ends.amin(0).sum(1)).long(), (bias + ends.amax(0).sum(1)).long()
 
 
 def wrong_whole_layer(weight, bias, lowest, highest):

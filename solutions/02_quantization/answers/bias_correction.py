@@ -56,6 +56,12 @@ def wrong_mean_of_places(weight, rounded, mean_input):
     return (weight - rounded).flatten(2).mean(2) @ mean_input if weight.dim() > 2 else (weight - rounded) @ mean_input
 
 
+def wrong_places_first(weight, rounded, mean_input):
+    """Repeats the means place after place, while a flat filter goes channel after channel."""
+    _refuse(weight, rounded, mean_input)
+    return (weight - rounded).flatten(1) @ mean_input.repeat(weight[0, 0].numel())
+
+
 def wrong_centre_only(weight, rounded, mean_input):
     """Looks only at the centre of a filter."""
     _refuse(weight, rounded, mean_input)

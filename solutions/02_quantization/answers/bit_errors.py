@@ -164,3 +164,21 @@ def wrong_unchecked(network, images, rounded):
     if not len(images):
         return {name: dict.fromkeys(weights, float("nan")) for name, weights in rounded.items()}
     return right_by_kl_div(network, images, rounded)
+
+
+def wrong_in_bits(network, images, rounded):
+    """Takes the logarithm to base 2."""
+    return _compared(network, images, rounded, lambda before, after: _divergence(before, after) / 0.6931471805599453)
+
+
+def wrong_cross_entropy(network, images, rounded):
+    """Takes the cross-entropy, which is not 0 where no answer moves: the entropy of the answers is left in it."""
+    return _compared(network, images, rounded, lambda before, after: F.cross_entropy(after, before.softmax(1)))
+
+
+def wrong_leaves_gradients(network, images, rounded):
+    """Leaves gradients behind in a network that it only had to look at."""
+    errors = right_by_kl_div(network, images, rounded)
+    with torch.enable_grad():
+        network(images).logsumexp(1).sum().backward()
+    return errors

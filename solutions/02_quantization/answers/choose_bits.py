@@ -1,9 +1,12 @@
 """Answer bank of `choose_bits`: what else is right, and what each wrong answer reveals."""
 
 import functools
+import math
 
 
 def _refuse(errors, sizes, budget):
+    if any(math.isnan(error) for error_of in errors.values() for error in error_of.values()):
+        raise ValueError("errors must be numbers, got NaN")
     fewest = sum(sizes[name] * min(error_of) for name, error_of in errors.items())
     if fewest > 8 * budget:
         raise ValueError(f"budget must hold at least the fewest bits of every layer, got {budget} bytes")
@@ -140,6 +143,8 @@ def wrong_best_way_only(errors, sizes, budget):
 
 def wrong_unchecked(errors, sizes, budget):
     """Does not refuse a budget that is too small for any choice."""
+    if any(math.isnan(error) for error_of in errors.values() for error in error_of.values()):
+        raise ValueError("errors must be numbers, got NaN")
     fewest = sum(sizes[name] * min(error_of) for name, error_of in errors.items())
     return _exact(errors, sizes, max(8 * budget, fewest))
 
@@ -149,3 +154,43 @@ def wrong_by_size(errors, sizes, budget):
     _refuse(errors, sizes, budget)
     chosen = _exact(errors, sizes, 8 * budget)
     return {name: chosen[name] for name in sorted(chosen, key=sizes.get, reverse=True)}
+
+
+def wrong_price_of_a_bit(errors, sizes, budget):
+    """Looks for the price of a bit at which all layers together fit: it never finds a choice between two prices."""
+    _refuse(errors, sizes, budget)
+
+    def cheapest(price):
+        return {
+            name: min(error_of, key=lambda bits: (error_of[bits] + price * sizes[name] * bits, bits))
+            for name, error_of in errors.items()
+        }
+
+    low, high = 0.0, 1e6
+    for _ in range(100):
+        price = (low + high) / 2
+        fits = sum(sizes[name] * bits for name, bits in cheapest(price).items()) <= 8 * budget
+        low, high = (low, price) if fits else (price, high)
+    return cheapest(high)
+
+
+def wrong_downgrades(errors, sizes, budget):
+    """Starts with the most bits and takes away where a bit is missed least, and so may go too far."""
+    _refuse(errors, sizes, budget)
+    chosen = {name: max(error_of) for name, error_of in errors.items()}
+    while sum(sizes[name] * bits for name, bits in chosen.items()) > 8 * budget:
+        downgrades = [
+            ((error - errors[name][now]) / (sizes[name] * (now - bits)), name, bits)
+            for name, now in chosen.items()
+            for bits, error in errors[name].items()
+            if bits < now
+        ]
+        _, name, bits = min(downgrades)
+        chosen[name] = bits
+    return chosen
+
+
+def wrong_nan(errors, sizes, budget):
+    """Does not refuse a NaN, which is neither smaller nor larger than any error."""
+    _refuse({name: dict.fromkeys(error_of, 0.0) for name, error_of in errors.items()}, sizes, budget)
+    return _exact(errors, sizes, 8 * budget)

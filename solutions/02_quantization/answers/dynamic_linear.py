@@ -35,6 +35,14 @@ def right_zero_point_folded(inputs, weight, weight_scale, bias):
     return total.float() * scale * weight_scale + bias
 
 
+def right_signed(inputs, weight, weight_scale, bias):
+    """Moves codes and zero point down by 128, to signed bytes."""
+    scale, zero_point = _whole(inputs)
+    codes = (((inputs / scale).round() + zero_point).clamp(0, 255) - 128).to(torch.int8)
+    steps = codes.int() - (zero_point.int() - 128)
+    return torch.einsum("ni,oi->no", steps, weight.int()) * (scale * weight_scale) + bias
+
+
 def wrong_keeps_zero_point(inputs, weight, weight_scale, bias):
     """Multiplies the codes and never takes the zero point off."""
     scale, zero_point = _whole(inputs)
@@ -46,6 +54,13 @@ def wrong_row_by_row(inputs, weight, weight_scale, bias):
     """Gives each row of the batch a scale of its own."""
     low, high = inputs.amin(1, keepdim=True).clamp(max=0), inputs.amax(1, keepdim=True).clamp(min=0)
     return _linear(inputs, weight, weight_scale, bias, *_grid(low, high))
+
+
+def wrong_column_by_column(inputs, weight, weight_scale, bias):
+    """Gives each input feature a scale of its own, which does not come out of the sum."""
+    scale, zero_point = _grid(inputs.amin(0).clamp(max=0), inputs.amax(0).clamp(min=0))
+    steps = ((inputs / scale).round() + zero_point).clamp(0, 255) - zero_point
+    return (steps * scale) @ (weight * weight_scale[:, None]).T + bias
 
 
 def wrong_symmetric(inputs, weight, weight_scale, bias):

@@ -87,6 +87,21 @@ def wrong_means(first, second):
     return torch.where((scales > 0) & torch.isfinite(scales), scales, 1.0)
 
 
+def wrong_norms(first, second):
+    """Compares the norms of the weights, and codes have to reach to the largest."""
+    _refuse(first, second)
+    made, read = first.flatten(1).norm(dim=1), second.transpose(0, 1).flatten(1).norm(dim=1)
+    scales = (made / read).sqrt()
+    return torch.where((scales > 0) & torch.isfinite(scales), scales, 1.0)
+
+
+def wrong_tiny_ranges(first, second):
+    """Replaces a range of 0 by a tiny number, which makes a huge scale."""
+    _refuse(first, second)
+    made, read = _ranges(first, second)
+    return (made.clamp(min=1e-8) / read.clamp(min=1e-8)).sqrt()
+
+
 def wrong_zero_channels(first, second):
     """Gives channels that are made or read by zeros alone the scale 0 or infinity."""
     _refuse(first, second)

@@ -144,3 +144,16 @@ def wrong_learns_the_scale(values, scale, zero_point, lowest, highest):
     codes = _codes(values, scale, zero_point).clamp(lowest, highest)
     masked = values * inside
     return scale * (codes - zero_point) + (masked - masked.detach())
+
+
+def wrong_zero_gradient_inside(values, scale, zero_point, lowest, highest):
+    """Turns the two cases round: the gradient comes through where a value saturates."""
+    output, inside = _output(values, scale, zero_point, lowest, highest)
+    masked = values * ~inside
+    return output + (masked - masked.detach())
+
+
+def wrong_value_passes(values, scale, zero_point, lowest, highest):
+    """Returns the value itself where it does not saturate, so that nothing is rounded there."""
+    output, inside = _output(values, scale, zero_point, lowest, highest)
+    return torch.where(inside, values, output)

@@ -47,6 +47,18 @@ def right_by_doubling(factor):
     return _each(factor, one)
 
 
+def right_by_logarithm(factor):
+    """Finds the power of two by a logarithm, for all factors at once."""
+    _refuse(factor)
+    factor = factor.double()
+    shift = 30 - factor.log2().floor()
+    multiplier = (factor * 2.0**shift).round()
+    carried, shift = multiplier >= 2**31, torch.where(multiplier >= 2**31, shift - 1, shift)
+    multiplier = torch.where(carried, 2.0**30, multiplier)
+    vanishes = shift > 62
+    return torch.where(vanishes, 0, multiplier).to(torch.int32), torch.where(vanishes, 1, shift).to(torch.int32)
+
+
 def wrong_cut_off(factor):
     """Cuts the multiplier off instead of rounding it."""
     _refuse(factor)
@@ -61,6 +73,15 @@ def wrong_no_carry(factor):
     _refuse(factor)
     fraction, exponent = torch.frexp(factor.double())
     multiplier, shift = (fraction * 2**31).round().long(), 31 - exponent.long()
+    vanishes = shift > 62
+    return torch.where(vanishes, 0, multiplier).to(torch.int32), torch.where(vanishes, 1, shift).to(torch.int32)
+
+
+def wrong_largest_number(factor):
+    """Takes the largest number of 31 bits where a fraction rounds up to 1."""
+    _refuse(factor)
+    fraction, exponent = torch.frexp(factor.double())
+    multiplier, shift = (fraction * 2**31).round().clamp(max=2**31 - 1).long(), 31 - exponent.long()
     vanishes = shift > 62
     return torch.where(vanishes, 0, multiplier).to(torch.int32), torch.where(vanishes, 1, shift).to(torch.int32)
 

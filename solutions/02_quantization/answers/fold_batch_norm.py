@@ -66,6 +66,18 @@ def wrong_beta_scaled(weight, bias, mean, variance, gamma, beta, epsilon):
     return weight * _column(factor, weight), (bias - mean + beta) * factor
 
 
+def wrong_forgets_beta(weight, bias, mean, variance, gamma, beta, epsilon):
+    """Forgets beta, which batch normalisation adds last."""
+    factor = gamma / (variance + epsilon).sqrt()
+    return weight * _column(factor, weight), (bias - mean) * factor
+
+
+def wrong_positive_factor(weight, bias, mean, variance, gamma, beta, epsilon):
+    """Takes the magnitude of gamma, as if a channel could not be turned round."""
+    factor = gamma.abs() / (variance + epsilon).sqrt()
+    return weight * _column(factor, weight), (bias - mean) * factor + beta
+
+
 def wrong_one_factor(weight, bias, mean, variance, gamma, beta, epsilon):
     """Takes the mean of all channels' factors for each channel."""
     factor = (gamma / (variance + epsilon).sqrt()).mean().expand(len(weight))

@@ -82,6 +82,21 @@ def wrong_cut_off(first, second, multipliers, zero_points, shift, lowest, highes
     return ((total >> shift) + zero_points[2]).clamp(lowest, highest).to(torch.int32)
 
 
+def wrong_half_to_even(first, second, multipliers, zero_points, shift, lowest, highest):
+    """Rounds halves to the even neighbour, as `torch.round` does."""
+    _refuse(first, second)
+    total = (first.double() - zero_points[0]) * multipliers[0] + (second.double() - zero_points[1]) * multipliers[1]
+    return ((total / 2**shift).round() + zero_points[2]).clamp(lowest, highest).to(torch.int32)
+
+
+def wrong_to_zero(first, second, multipliers, zero_points, shift, lowest, highest):
+    """Divides as the language C does, towards 0, so that negative sums are rounded differently."""
+    _refuse(first, second)
+    total = (first.long() - zero_points[0]) * multipliers[0] + (second.long() - zero_points[1]) * multipliers[1]
+    scaled = torch.div(total + 2 ** (shift - 1), 2**shift, rounding_mode="trunc")
+    return (scaled + zero_points[2]).clamp(lowest, highest).to(torch.int32)
+
+
 def wrong_in_8_bits(first, second, multipliers, zero_points, shift, lowest, highest):
     """Takes the zero point off in 8 bits, where a difference below 0 wraps around."""
     _refuse(first, second)

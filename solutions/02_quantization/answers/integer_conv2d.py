@@ -87,6 +87,20 @@ def wrong_no_padding(codes, weight, bias, zero_point, stride=1, padding=0):
     return _convolve(codes, weight, bias, zero_point, stride, 0)
 
 
+def wrong_in_float32(codes, weight, bias, zero_point, stride=1, padding=0):
+    """Adds up in float32, which holds whole numbers only up to 24 bits."""
+    _refuse(codes, weight, bias)
+    padded = F.pad(codes.float(), (padding,) * 4, value=zero_point)
+    return F.conv2d(padded, weight.float(), bias.float(), stride).round().to(torch.int32)
+
+
+def wrong_pads_width_only(codes, weight, bias, zero_point, stride=1, padding=0):
+    """Pads the rows at their two ends, and adds no row above and below."""
+    _refuse(codes, weight, bias)
+    padded = F.pad(codes.int(), (padding, padding), value=zero_point)
+    return _convolve(padded, weight, bias, 0, stride, 0)
+
+
 def wrong_channels_last(codes, weight, bias, zero_point, stride=1, padding=0):
     """Leaves the outputs in the last dimension, where the product has put them."""
     _refuse(codes, weight, bias)

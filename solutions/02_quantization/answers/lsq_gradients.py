@@ -117,3 +117,25 @@ def wrong_step_of_each(values, step, lowest, highest, gradient, count):
     steps, codes, inside = _parts(values, step, lowest, highest)
     slope = torch.where(inside, codes - steps, codes.clamp(lowest, highest))
     return gradient * inside, gradient * slope * _factor(count, highest)
+
+
+def right_by_output(values, step, lowest, highest, gradient, count):
+    """Takes from the output what a value gives by itself: what is left, in steps, is the slope."""
+    _, codes, inside = _parts(values, step, lowest, highest)
+    output = step * codes.clamp(lowest, highest)
+    slope = (output - values.where(inside, torch.zeros_like(values))) / step
+    return gradient.masked_fill(~inside, 0), torch.dot(gradient.flatten(), slope.flatten()) * _factor(count, highest)
+
+
+def wrong_factor_of_levels(values, step, lowest, highest, gradient, count):
+    """Puts the number of codes into the factor, not the largest code."""
+    steps, codes, inside = _parts(values, step, lowest, highest)
+    slope = torch.where(inside, codes - steps, codes.clamp(lowest, highest))
+    return gradient * inside, (gradient * slope).sum() * _factor(count, highest - lowest + 1)
+
+
+def wrong_ends_alike(values, step, lowest, highest, gradient, count):
+    """Gives values beyond the first code a positive slope, as if a larger step moved their output up."""
+    steps, codes, inside = _parts(values, step, lowest, highest)
+    slope = torch.where(inside, codes - steps, codes.clamp(lowest, highest).abs())
+    return gradient * inside, (gradient * slope).sum() * _factor(count, highest)

@@ -117,6 +117,33 @@ def wrong_min_max(counts, edges, bits, candidates=100):
     return _search(counts, edges, bits, min(candidates, 1), lambda held, x, y, low, high: held.sum())
 
 
+def wrong_shrinks_both_ends(counts, edges, bits, candidates=100):
+    """Shrinks both ends by the same factor, so that a short side is cut as well, though its values are not large."""
+    _refuse(counts, edges, candidates)
+    filled = counts.nonzero().flatten()
+    low, high = edges[filled[0]].item(), edges[filled[-1] + 1].item()
+    middles, held = ((edges[:-1] + edges[1:]) / 2)[filled].double(), counts[filled].double()
+    errors = {}
+    for k in range(candidates, 0, -1):
+        pair = (low * k / candidates, high * k / candidates)
+        errors[pair] = (held * (middles - _grid(middles, *pair, bits)) ** 2).sum().item()
+    best = min(errors, key=lambda pair: errors[pair])
+    return torch.tensor(best[0]), torch.tensor(best[1])
+
+
+def wrong_lower_edges(counts, edges, bits, candidates=100):
+    """Lets a bin count as its lower edge, not as its middle."""
+    _refuse(counts, edges, candidates)
+    width = (edges[1] - edges[0]).item()
+    return _search(
+        counts,
+        edges,
+        bits,
+        candidates,
+        lambda held, x, y, low, high: (held * (x - width / 2 - _grid(x - width / 2, low, high, bits)) ** 2).sum(),
+    )
+
+
 def wrong_unchecked(counts, edges, bits, candidates=100):
     """Takes an empty histogram, and no candidates, without a word."""
     if candidates < 1 or len(edges) != len(counts) + 1 or not counts.any():

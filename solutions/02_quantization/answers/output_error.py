@@ -15,6 +15,11 @@ def right_by_root(difference, moments):
     return (difference.double() @ root).square().sum(1).to(difference.dtype)
 
 
+def right_by_the_diagonal(difference, moments):
+    """Multiplies the changes of all pairs of outputs, and keeps those of an output with itself."""
+    return (difference @ moments @ difference.T).diagonal()
+
+
 def wrong_diagonal(difference, moments):
     """Takes the inputs for independent: errors of two weights neither add up nor cancel."""
     return difference.square() @ moments.diagonal()
@@ -53,3 +58,8 @@ def wrong_pairs_of_outputs(difference, moments):
 def wrong_half_of_the_pairs(difference, moments):
     """Counts each pair of different inputs once, and a square holds it twice."""
     return ((difference @ moments.triu()) * difference).sum(1)
+
+
+def wrong_magnitudes(difference, moments):
+    """Adds up magnitudes, so that two changes of different sign do not cancel."""
+    return ((difference.abs() @ moments) * difference.abs()).sum(1)

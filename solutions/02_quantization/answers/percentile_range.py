@@ -36,6 +36,14 @@ def right_by_search(counts, edges, percentile):
     return edges[first], edges[last + 1]
 
 
+def right_value_by_value(counts, edges, percentile):
+    """Writes down the bin of every value, in order, and counts off as many from either end."""
+    _refuse(counts, edges, percentile)
+    bins = torch.arange(len(counts)).repeat_interleave(counts)
+    cut = int(len(bins) * (100 - percentile) / 200)
+    return edges[bins[cut]], edges[bins[len(bins) - 1 - cut] + 1]
+
+
 def wrong_cuts_all_on_each_side(counts, edges, percentile):
     """Cuts the whole share that may go on each of the two sides, so twice as much in all."""
     _refuse(counts, edges, percentile)
@@ -89,6 +97,20 @@ def wrong_keeps_a_full_bin(counts, edges, percentile):
     below = counts.double().cumsum(0)
     cut = (1 - percentile / 100) / 2 * below[-1]
     return edges[int((below < cut).sum())], edges[int((below < below[-1] - cut).sum()) + 1]
+
+
+def wrong_rarest_first(counts, edges, percentile):
+    """Takes away the emptier of the two outer bins each time, so that one side may lose all that may go."""
+    _refuse(counts, edges, percentile)
+    counts = counts.tolist()
+    first, last, left = 0, len(counts) - 1, sum(counts) * (100 - percentile) / 100
+    while first < last and min(counts[first], counts[last]) <= left:
+        left -= min(counts[first], counts[last])
+        if counts[first] <= counts[last]:
+            first += 1
+        else:
+            last -= 1
+    return edges[first], edges[last + 1]
 
 
 def wrong_unchecked(counts, edges, percentile):

@@ -112,6 +112,13 @@ def wrong_in_floats(accumulator, multiplier, shift, zero_point, lowest, highest)
     return _codes(scaled, zero_point, lowest, highest)
 
 
+def wrong_in_float64(accumulator, multiplier, shift, zero_point, lowest, highest):
+    """Multiplies in float64, which has 53 bits for a product of 62."""
+    _refuse(accumulator, multiplier, shift)
+    scaled = (accumulator.double() * multiplier.double() / 2.0 ** shift.double() + 0.5).floor()
+    return _codes(scaled, zero_point, lowest, highest)
+
+
 def wrong_one_place_more(accumulator, multiplier, shift, zero_point, lowest, highest):
     """Adds a whole step instead of half of one."""
     _refuse(accumulator, multiplier, shift)

@@ -125,3 +125,31 @@ def wrong_in_place(weight):
     codes, scale = right_by_count(weight)
     weight.copy_(scale * codes)
     return codes, scale
+
+
+def wrong_stops_early(weight):
+    """Adds magnitudes as long as each of them helps, and misses that two may help where one does not."""
+    _refuse(weight)
+    total, best, threshold = 0.0, 0.0, float("inf")
+    for k, magnitude in enumerate(sorted((abs(value) for value in weight.flatten().tolist()), reverse=True), 1):
+        total += magnitude
+        if total**2 / k <= best:
+            break
+        best, threshold = total**2 / k, magnitude
+    return _with_threshold(weight, threshold)
+
+
+def wrong_takes_turns(weight):
+    """Lets scale and codes fit each other in turns, which may come to rest beside the best."""
+    _refuse(weight)
+    codes, scale = _with_threshold(weight, weight.abs().mean() / 2)
+    for _ in range(100):
+        codes, scale = _with_threshold(weight, scale / 2)
+    return codes, scale
+
+
+def wrong_one_too_few(weight):
+    """Keeps the weights above the best threshold, and so loses the one that lies on it."""
+    codes, scale = right_by_count(weight)
+    keep = weight.abs() > weight.abs()[codes != 0].min() if codes.any() else codes != 0
+    return codes * keep, weight.abs()[keep].mean() if keep.any() else torch.ones(())

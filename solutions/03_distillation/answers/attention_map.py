@@ -82,3 +82,13 @@ def wrong_constant(features):
     """Adds a constant to the length against division by 0, so weak features get a shorter map."""
     energy = features.square().sum(1).flatten(1)
     return energy / (energy.norm(dim=1, keepdim=True) + 1e-3)
+
+
+def wrong_root(features):
+    """Takes the root of the sum of squares, which makes dim places brighter beside bright ones."""
+    return _unit(features.norm(dim=1).flatten(1))
+
+
+def wrong_softmax(features):
+    """Makes shares of the places by a softmax, so the strength of the features decides how sharp the map is."""
+    return features.square().sum(1).flatten(1).softmax(1)

@@ -128,3 +128,29 @@ def wrong_trains_the_teacher(student_logits, teacher_logits, labels, temperature
     """Lets the gradient into the teacher."""
     z, v = student_logits / temperature, teacher_logits / temperature
     return _kl(_pair(v, labels), _pair(z, labels)), _kl(_others(v, labels), _others(z, labels))
+
+
+def right_from_log_probabilities(student_logits, teacher_logits, labels, temperature):
+    """From log-probabilities of all classes: "not the label" is the logsumexp of the others', and they less that."""
+    z, v = (each.log_softmax(1) for each in (student_logits / temperature, teacher_logits.detach() / temperature))
+    hidden = _hidden(z, labels)
+    (p, not_p, p_rest), (q, not_q, q_rest) = (
+        (each[hidden], each[~hidden].view(len(labels), -1).logsumexp(1), each[~hidden].view(len(labels), -1))
+        for each in (v, z)
+    )
+    others = _kl(p_rest - not_p[:, None], q_rest - not_q[:, None])
+    return p.exp() * (p - q) + not_p.exp() * (not_p - not_q), others
+
+
+def wrong_zeroes_the_logit(student_logits, teacher_logits, labels, temperature):
+    """Multiplies the label's logit by 0 to leave it out of the others, but exp(0) is 1."""
+    z, v = student_logits / temperature, teacher_logits.detach() / temperature
+    keep = (~_hidden(z, labels)).float()
+    return _kl(_pair(v, labels), _pair(z, labels)), _kl((v * keep).log_softmax(1), (z * keep).log_softmax(1))
+
+
+def wrong_softmax_twice(student_logits, teacher_logits, labels, temperature):
+    """Takes a softmax of the probabilities that are left, where they should be divided by their sum."""
+    z, v = student_logits / temperature, teacher_logits.detach() / temperature
+    twice = (each.softmax(1)[~_hidden(z, labels)].view(len(labels), -1).log_softmax(1) for each in (v, z))
+    return _kl(_pair(v, labels), _pair(z, labels)), _kl(*twice)

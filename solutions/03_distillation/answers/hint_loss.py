@@ -84,3 +84,22 @@ def wrong_pooled(student, teacher, projection):
 def wrong_unchecked(student, teacher, projection):
     """Lets PyTorch stretch a layer of one place over all places of the other."""
     return (torch.einsum("kc,bcyx->bkyx", projection, student) - teacher.detach()).square().mean()
+
+
+def wrong_root(student, teacher, projection):
+    """Takes the root of the mean, whose pull does not fade as the student comes near."""
+    _checked(student, teacher, projection)
+    return F.mse_loss(_brought(student, projection), teacher.detach()).sqrt()
+
+
+def wrong_reshaped(student, teacher, projection):
+    """Reshapes where axes have to be moved, so that numbers of one channel at many places are mixed as channels."""
+    _checked(student, teacher, projection)
+    rows = student.reshape(len(student), -1, student.shape[1]) @ projection.T
+    return (rows - teacher.detach().reshape(len(teacher), -1, teacher.shape[1])).square().mean()
+
+
+def wrong_freezes_argument(student, teacher, projection):
+    """Switches the gradient off in the teacher's own tensor, which is an argument and not a copy."""
+    _checked(student, teacher, projection)
+    return F.mse_loss(_brought(student, projection), teacher.requires_grad_(False))

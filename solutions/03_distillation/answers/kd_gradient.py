@@ -64,3 +64,25 @@ def wrong_logits(student_logits, teacher_logits, temperature):
     """Takes the limit of high temperatures, a difference of logits, for every temperature."""
     z, v = (logits - logits.mean(1, keepdim=True) for logits in (student_logits, teacher_logits))
     return (z - v) / z.numel()
+
+
+def right_by_jacobian(student_logits, teacher_logits, temperature):
+    """The chain rule written out: dKL/dq is -p / q, and dq/dz the softmax's own Jacobian."""
+    rows = []
+    for z, v in zip(student_logits / temperature, teacher_logits / temperature, strict=True):
+        q, p = z.softmax(0), v.softmax(0)
+        jacobian = torch.diag(q) - torch.outer(q, q)
+        rows.append(temperature**2 / temperature * jacobian @ (-p / q) / len(student_logits))
+    return torch.stack(rows)
+
+
+def wrong_cold_teacher(student_logits, teacher_logits, temperature):
+    """Softens the student alone."""
+    difference = (student_logits / temperature).softmax(1) - teacher_logits.softmax(1)
+    return temperature * difference / len(student_logits)
+
+
+def wrong_forgets_the_softmax(student_logits, teacher_logits, temperature):
+    """Stops at dKL/dq = -p / q, and forgets that each q depends on all logits."""
+    q, p = (student_logits / temperature).softmax(1), (teacher_logits / temperature).softmax(1)
+    return -temperature * p / q / len(student_logits)

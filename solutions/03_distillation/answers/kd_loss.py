@@ -133,3 +133,36 @@ def wrong_unchecked(student_logits, teacher_logits, labels, temperature, alpha):
     log_q, log_p = _logs(student_logits, teacher_logits, temperature)
     soft = (log_p.exp() * (log_p - log_q)).sum(1).mean()
     return alpha * temperature**2 * soft + (1 - alpha) * F.cross_entropy(student_logits, labels)
+
+
+def wrong_t_squared_everywhere(student_logits, teacher_logits, labels, temperature, alpha):
+    """Multiplies the labels' part by T squared, too, though it has no temperature."""
+    _checked(temperature, alpha)
+    log_q, log_p = _logs(student_logits, teacher_logits, temperature)
+    soft = (log_p.exp() * (log_p - log_q)).sum(1).mean()
+    return temperature**2 * (alpha * soft + (1 - alpha) * F.cross_entropy(student_logits, labels))
+
+
+def wrong_labels_always(student_logits, teacher_logits, labels, temperature, alpha):
+    """Adds the teacher's part to the whole cross-entropy, whatever alpha is."""
+    _checked(temperature, alpha)
+    log_q, log_p = _logs(student_logits, teacher_logits, temperature)
+    soft = (log_p.exp() * (log_p - log_q)).sum(1).mean()
+    return F.cross_entropy(student_logits, labels) + alpha * temperature**2 * soft
+
+
+def wrong_probabilities_into_kl_div(student_logits, teacher_logits, labels, temperature, alpha):
+    """Gives `kl_div` the student's probabilities where it wants their logarithms."""
+    _checked(temperature, alpha)
+    q, p = (student_logits / temperature).softmax(1), (teacher_logits.detach() / temperature).softmax(1)
+    soft = F.kl_div(q, p, reduction="batchmean")
+    return alpha * temperature**2 * soft + (1 - alpha) * F.cross_entropy(student_logits, labels)
+
+
+def wrong_infinite_temperature(student_logits, teacher_logits, labels, temperature, alpha):
+    """Refuses only temperatures that are too small: an infinite one makes the loss NaN without a word."""
+    if temperature <= 0 or not 0 <= alpha <= 1:
+        raise ValueError("temperature must be larger than 0, and alpha in [0, 1]")
+    log_q, log_p = _logs(student_logits, teacher_logits, temperature)
+    soft = (log_p.exp() * (log_p - log_q)).sum(1).mean()
+    return alpha * temperature**2 * soft + (1 - alpha) * F.cross_entropy(student_logits, labels)

@@ -1,5 +1,6 @@
 """Answer bank of `mutual_losses`: what else is right, and what each wrong answer reveals."""
 
+import torch
 import torch.nn.functional as F
 
 
@@ -85,3 +86,32 @@ def wrong_squared_difference(first, second, labels):
     """Takes the squared difference of the logits in place of the divergence of the probabilities."""
     one, two = F.mse_loss(first, second.detach()), F.mse_loss(second, first.detach())
     return F.cross_entropy(first, labels) + one, F.cross_entropy(second, labels) + two
+
+
+def right_without_gradient(first, second, labels):
+    """Both probabilities are made where autograd does not look, so neither has to be detached."""
+    with torch.no_grad():
+        one, two = first.softmax(1), second.softmax(1)
+    return [
+        F.cross_entropy(own, labels) + F.kl_div(own.log_softmax(1), other, reduction="sum") / len(labels)
+        for own, other in ((first, two), (second, one))
+    ]
+
+
+def wrong_cross_entropy_with_the_other(first, second, labels):
+    """Takes the cross-entropy with the other: the gradient is right, and the entropy of the other is in the value."""
+    one = F.cross_entropy(first, second.detach().softmax(1))
+    two = F.cross_entropy(second, first.detach().softmax(1))
+    return F.cross_entropy(first, labels) + one, F.cross_entropy(second, labels) + two
+
+
+def wrong_hard_answers(first, second, labels):
+    """Learns from the other's answer in place of its probabilities: a second label, and perhaps a wrong one."""
+    one, two = F.cross_entropy(first, second.argmax(1)), F.cross_entropy(second, first.argmax(1))
+    return F.cross_entropy(first, labels) + one, F.cross_entropy(second, labels) + two
+
+
+def wrong_half_each(first, second, labels):
+    """Shares the loss out between labels and the other, half and half, as Hinton's loss does."""
+    one, two = _kl(second.detach(), first), _kl(first.detach(), second)
+    return (F.cross_entropy(first, labels) + one) / 2, (F.cross_entropy(second, labels) + two) / 2

@@ -85,3 +85,29 @@ def wrong_bare_root(embeddings):
     lengths = seen.square().sum(2, keepdim=True).sqrt()
     directions = torch.where(lengths > 0, seen / lengths, 0.0)
     return directions @ directions.transpose(1, 2)
+
+
+def right_backwards(embeddings):
+    """Both directions turned round: towards the corner. Their product is the same."""
+    directions = F.normalize(embeddings[:, None] - embeddings[None], dim=2)
+    return directions @ directions.transpose(1, 2)
+
+
+def right_by_cosine_similarity(embeddings):
+    """PyTorch's cosine of all pairs of directions, which is 0 where one of them has no length."""
+    seen = embeddings[None] - embeddings[:, None]
+    return F.cosine_similarity(seen[:, :, None], seen[:, None], dim=3)
+
+
+def wrong_lengths_are_fixed(embeddings):
+    """Takes the lengths for constants in the gradient, so the loss also pulls examples nearer or farther."""
+    seen = embeddings[None] - embeddings[:, None]
+    lengths = seen.norm(dim=2, keepdim=True).detach()
+    directions = seen / torch.where(lengths > 0, lengths, torch.ones_like(lengths))
+    return directions @ directions.transpose(1, 2)
+
+
+def wrong_along_a_path(embeddings):
+    """Takes the angle between the way from the corner to the first and on from there to the second."""
+    directions = _directions(embeddings)
+    return torch.einsum("jid,ikd->jik", directions, directions)

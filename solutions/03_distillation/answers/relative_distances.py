@@ -98,3 +98,33 @@ def wrong_unit_is_fixed(embeddings):
     """Takes the unit for a constant in the gradient, as if stretching all features changed the relations."""
     distances = _root(_squares(embeddings))
     return _scaled(distances, (distances.sum() / (len(distances) * (len(distances) - 1))).detach())
+
+
+def right_by_pdist(embeddings):
+    """`pdist` lists each pair once, by differences, and has a gradient of 0 where two examples are equal."""
+    batch = len(embeddings)
+    if batch < 2:
+        raise ValueError("embeddings must hold at least two examples")
+    distances = torch.pdist(embeddings)
+    rows, columns = torch.triu_indices(batch, batch, 1)
+    half = embeddings.new_zeros(batch, batch).index_put((rows, columns), _scaled(distances, distances.mean()))
+    return half + half.T
+
+
+def wrong_only_far_pairs(embeddings):
+    """Leaves pairs of equal examples out of the mean, as if they were an example and itself."""
+    distances = _root(_squares(embeddings))
+    return _scaled(distances, distances.sum() / (distances > 0).sum().clamp(min=1))
+
+
+def wrong_by_products(embeddings):
+    """Computes squared distances from products, |a|^2 - 2ab + |b|^2: rounding moves an example away from itself."""
+    _squares(embeddings)
+    distances = torch.cdist(embeddings, embeddings)
+    return _scaled(distances, distances.sum() / (len(distances) * (len(distances) - 1)))
+
+
+def wrong_root_mean_square(embeddings):
+    """Takes the root of the mean square as unit, in which far pairs count more than in the mean."""
+    squares = _squares(embeddings)
+    return _scaled(_root(squares), _root(squares.sum() / (len(squares) * (len(squares) - 1))))

@@ -82,3 +82,24 @@ def wrong_by_answer(logits, labels, temperature=1.0):
 def wrong_transposed(logits, labels, temperature=1.0):
     """Puts the labels into the columns."""
     return _means(_shares(logits, labels, temperature), labels).T
+
+
+def right_in_two_steps(logits, labels, temperature=1.0):
+    """Shares at temperature 1 first, softened afterwards: a constant in the logarithms does not change a softmax."""
+    hidden = F.one_hot(labels, logits.shape[1]).bool()
+    log_shares = logits.masked_fill(hidden, float("-inf")).log_softmax(1)
+    return _means((log_shares / temperature).softmax(1), labels)
+
+
+def wrong_mean_of_logits(logits, labels, temperature=1.0):
+    """Averages the logits of a class and takes the shares of the mean, a geometric one."""
+    classes = logits.shape[1]
+    means = _means(logits / temperature, labels)
+    shares = means.masked_fill(torch.eye(classes).bool(), float("-inf")).softmax(1)
+    return shares * (labels.bincount(minlength=classes) > 0)[:, None]
+
+
+def wrong_in_place(logits, labels, temperature=1.0):
+    """Writes minus infinity into the caller's logits."""
+    logits[torch.arange(len(labels)), labels] = float("-inf")
+    return _means((logits / temperature).softmax(1), labels)

@@ -62,3 +62,17 @@ def wrong_amount_each(labels, classes, amount):
 def wrong_unchecked(labels, classes, amount):
     """Takes any amount, so that probabilities can be negative."""
     return (1 - amount) * F.one_hot(labels, classes).float() + amount / classes
+
+
+def wrong_negative_label(labels, classes, amount):
+    """Lets label -1 mean the last class, as Python's indices do."""
+    if not 0 <= amount <= 1 or labels.max() >= classes:
+        raise ValueError("amount must be in [0, 1], and labels less than the number of classes")
+    return (1 - amount) * torch.eye(classes)[labels] + amount / classes
+
+
+def wrong_drawn_by_lot(labels, classes, amount):
+    """Really draws a lot for each image: the result is a hard label, another one each time."""
+    _checked(labels, classes, amount)
+    drawn = torch.where(torch.rand(len(labels)) < amount, torch.randint(0, classes, labels.shape), labels)
+    return F.one_hot(drawn, classes).float()

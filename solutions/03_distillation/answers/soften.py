@@ -76,3 +76,10 @@ def wrong_smallest_takes_all(logits, temperature):
     """Divides by minus the temperature, as in the physicists' exp(-E / T), so that the smallest logit gets most."""
     _checked(temperature)
     return torch.softmax(-logits / temperature, -1)
+
+
+def wrong_nan_temperature(logits, temperature):
+    """Asks whether the temperature is too small or infinite; NaN is neither, and gives NaN without a word."""
+    if temperature <= 0 or temperature == math.inf:
+        raise ValueError(f"temperature must be larger than 0 and finite, got {temperature}")
+    return torch.softmax(logits / temperature, -1)

@@ -18,7 +18,6 @@ which flatters them.) The test images choose nothing. A run takes half a minute;
 import argparse
 import itertools
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +31,7 @@ from torch import Tensor, nn
 
 from course_lib.bench import accuracy as measure_accuracy
 from course_lib.bench.modes import evaluating
-from course_lib.data import Split, fashion_mnist
+from course_lib.data import Split, fashion_mnist, written_whole
 from course_lib.distillation.hidden_knowledge import (
     attention_loss,
     attention_map,
@@ -257,8 +256,8 @@ class Workshop:
                 "seconds": seconds,
                 "percent": measure_accuracy(network, self.judged),
             }
-            torch.save(state, path.with_suffix(".new"))
-            os.replace(path.with_suffix(".new"), path)
+            with written_whole(path) as beside:
+                torch.save(state, beside)
             self.log(f"{called}: {state['percent']:.2f} %  {seconds:.0f} s")
         state = torch.load(path, weights_only=True)
         if state["made_by"] != made_by:

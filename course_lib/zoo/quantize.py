@@ -12,7 +12,6 @@ test images choose nothing. A run that was interrupted goes on from its last epo
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +23,7 @@ from torch import nn
 
 from course_lib.bench import accuracy as measure_accuracy
 from course_lib.bench import parameters
-from course_lib.data import Split, fashion_mnist
+from course_lib.data import Split, fashion_mnist, written_whole
 from course_lib.quantization import (
     TERNARY,
     QuantizedLayer,
@@ -121,8 +120,8 @@ def train_quantized(
             "seconds": seconds,
         }
         state_file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, state_file.with_suffix(".new"))
-        os.replace(state_file.with_suffix(".new"), state_file)
+        with written_whole(state_file) as beside:
+            torch.save(state, beside)
     round_to_file(network)
     return seconds
 

@@ -163,7 +163,7 @@ def table(measured: dict[str, Any]) -> str:
     lines += [
         "",
         *caveat(costs),
-        f"Files: ONNX; compressed, mixed, ternary and w…a4 networks: the course's own formats, decoded to run. "
+        f"Files: ONNX; compressed, mixed, ternary, w4a4 and w2a4: the course's own formats, decoded to run. "
         f"Fashion-MNIST, {costs[0].test_images:,} test images; times are medians on {measured['hardware']}, in "
         f"interleaved rounds, in float32 but for what is called int8; measured on {measured['measured']}, load average "
         f"{measured['load_average']}.",

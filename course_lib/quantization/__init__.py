@@ -47,12 +47,9 @@ from course_lib.quantization.deep_compression import (
 )
 from course_lib.quantization.deployment import (
     Agreement,
-    LayerCodes,
-    RoundedNetwork,
     agreement,
     engine_nodes,
     export_quantized,
-    layer_codes,
 )
 from course_lib.quantization.float_formats import (
     BF16,
@@ -109,6 +106,11 @@ from course_lib.quantization.preparation import (
     equalize_network,
     fold_batch_norm,
     fold_network,
+)
+from course_lib.quantization.rounded_network import (
+    LayerCodes,
+    RoundedNetwork,
+    layer_codes,
 )
 from course_lib.quantization.rounding import (
     adaround,

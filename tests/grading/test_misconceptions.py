@@ -189,6 +189,41 @@ def test_gradients_are_compared_unless_told_otherwise() -> None:
     assert same(network, used) is False
 
 
+def test_an_answer_that_differs_in_its_gradient_alone_is_recognised() -> None:
+    def library(values: torch.Tensor, options: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        return [values * options["scale"], values.detach()]
+
+    def cuts_the_scale_off(values: torch.Tensor, options: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        return [values * options["scale"].detach(), values.detach()]
+
+    def otherwise(values: torch.Tensor, options: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        return [values / (1 / options["scale"]), values.detach()]
+
+    check = "library(torch.ones(3, requires_grad=True), {'scale': torch.tensor(2.0, requires_grad=True)})"
+    probes = record([check], "library", library, {"torch": torch})
+    assert len(probes) == 1
+    right, wrong = ([behaviour(each, probes)] for each in (library, cuts_the_scale_off))
+    known = [("Cuts the scale off.", wrong[0])]
+    assert recognise(behaviour(cuts_the_scale_off, probes), right, known) == "Cuts the scale off."
+    assert recognise(behaviour(otherwise, probes), right, known) is None
+
+
+def test_a_graph_that_cannot_be_walked_through_is_behaviour_like_any_other() -> None:
+    class Refuses(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+            return values * 2
+
+        @staticmethod
+        def backward(ctx: Any, *outer: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no way back")
+
+    probes = record(["twice(torch.ones(2, requires_grad=True))"], "twice", lambda values: 2 * values, {"torch": torch})
+    refused, walked = behaviour(Refuses.apply, probes), behaviour(lambda values: 2 * values, probes)
+    assert refused[0].raised is None
+    assert same_outcome(refused[0], walked[0]) is False and same_outcome(refused[0], walked[0], gradients=False)
+
+
 def test_changed_arguments_are_behaviour_too() -> None:
     kept, changed = Outcome(None, 1, ([1],)), Outcome(None, 1, ([0],))
     assert same_outcome(kept, changed) is False

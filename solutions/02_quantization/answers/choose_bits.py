@@ -129,31 +129,12 @@ def wrong_one_after_another(errors, sizes, budget):
     return chosen
 
 
-def wrong_best_way_only(errors, sizes, budget):
-    """Keeps only the way of least error after each layer that still leaves room for the others at their fewest bits."""
-    _refuse(errors, sizes, budget)
-    names, taken, chosen = list(errors), 0, {}
-    for i, name in enumerate(names):
-        later = sum(sizes[other] * min(errors[other]) for other in names[i + 1 :])
-        fits = {b: e for b, e in errors[name].items() if taken + sizes[name] * b + later <= 8 * budget}
-        chosen[name] = min(fits, key=lambda bits: (fits[bits], bits))
-        taken += sizes[name] * chosen[name]
-    return chosen
-
-
 def wrong_unchecked(errors, sizes, budget):
     """Does not refuse a budget that is too small for any choice."""
     if any(math.isnan(error) for error_of in errors.values() for error in error_of.values()):
         raise ValueError("errors must be numbers, got NaN")
     fewest = sum(sizes[name] * min(error_of) for name, error_of in errors.items())
     return _exact(errors, sizes, max(8 * budget, fewest))
-
-
-def wrong_by_size(errors, sizes, budget):
-    """Returns the layers from large to small, not in the order in which they were given."""
-    _refuse(errors, sizes, budget)
-    chosen = _exact(errors, sizes, 8 * budget)
-    return {name: chosen[name] for name in sorted(chosen, key=sizes.get, reverse=True)}
 
 
 def wrong_price_of_a_bit(errors, sizes, budget):

@@ -74,13 +74,6 @@ def wrong_last_codes_saturate(values, scale, zero_point, lowest, highest):
     return output + (masked - masked.detach())
 
 
-def wrong_clamps_inexact_codes(values, scale, zero_point, lowest, highest):
-    """Rounds straight through and clamps afterwards, so that float errors carry the last code past the end."""
-    steps = values / scale.detach()
-    codes = steps + (steps.round() - steps).detach() + zero_point
-    return scale.detach() * ((codes + 1e-7 * codes.sign()).clamp(lowest, highest) - zero_point)
-
-
 def wrong_no_graph(values, scale, zero_point, lowest, highest):
     """Computes the outputs and cuts them off from the values."""
     return _output(values, scale, zero_point, lowest, highest)[0]

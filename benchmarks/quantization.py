@@ -105,7 +105,9 @@ def onnxruntime_static(method: str) -> Method:
 
 
 def onnxruntime_dynamic(task: Task, path: Path) -> None:
-    quantize_dynamic(str(task.plain), str(path), per_channel=True, weight_type=QuantType.QUInt8)
+    prepared = path.with_name("prepared.onnx")
+    shape_inference.quant_pre_process(str(task.plain), str(prepared), skip_symbolic_shape=True)
+    quantize_dynamic(str(prepared), str(path), per_channel=True, weight_type=QuantType.QUInt8)
 
 
 def nncf_static(preset: str) -> Method:
@@ -207,7 +209,8 @@ def compare(task: Task, methods: dict[str, Method], folder: Path, rounds: int) -
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                runners[name] = method(task, path) or onnx_session(path)
+                runner = method(task, path)
+            runners[name] = onnx_session(path) if runner is None else runner
             paths[name] = path
         except Exception as error:  # a peer that cannot do it is a result, and the others still count
             missing[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:100]}"

@@ -1,6 +1,6 @@
 """Data sets, offline first."""
 
-from course_lib.data.fashion import CLASSES, DataError, Split, cache_folder, fashion_mnist
+from course_lib.data.fashion import CLASSES, DataError, Split, fashion_mnist
 from course_lib.data.photographs import PHOTOGRAPHS, photographs
 from course_lib.data.writing import written_whole
 
@@ -9,7 +9,6 @@ __all__ = [
     "PHOTOGRAPHS",
     "DataError",
     "Split",
-    "cache_folder",
     "fashion_mnist",
     "photographs",
     "written_whole",

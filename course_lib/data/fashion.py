@@ -20,6 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from course_lib.cache import cache_folder
+
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images, pixels in [0, 1]
 
@@ -87,11 +89,6 @@ def fashion_mnist(split: str, full: bool = False) -> Split:
     if split == "train" and full:
         return _load(_find_full(), "train")
     return _load(_EMBEDDED, "train10k" if split == "train" else "test")
-
-
-def cache_folder() -> Path:
-    """Where the course keeps what it downloads: `SMALLFAST_CACHE`, else `~/.cache/small-and-fast`."""
-    return Path(os.environ.get("SMALLFAST_CACHE", Path.home() / ".cache" / "small-and-fast"))
 
 
 def _find_full() -> Path:

@@ -237,7 +237,7 @@ def examine_disk(root: Path) -> Finding:
 
 def examine_permission(work: Path) -> Finding:
     """The learner may write into the workspace and into the cache."""
-    from course_lib.data import cache_folder
+    from course_lib.cache import cache_folder
 
     for folder, cure in (
         (work, "choose a folder that you may write to: `course --work FOLDER lab`, or set SMALLFAST_WORK to it."),

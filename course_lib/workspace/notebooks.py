@@ -6,6 +6,7 @@ Notebooks are read as plain JSON: nbformat alone takes longer to import than `co
 import copy
 import json
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ Cell = dict[str, Any]
 Notebook = dict[str, Any]
 
 EXERCISE, CHECK, WRITTEN = "exercise-", "check-", "written-"
+_LOOK_AGAIN = (0.05, 0.2, 0.5)  # seconds between looks at a notebook that may be half written
 
 
 def read_notebook(path: Path, cure: str | None = None) -> Notebook:
@@ -29,7 +31,7 @@ def read_notebook(path: Path, cure: str | None = None) -> Notebook:
         WorkspaceError: the file cannot be read or is not a notebook (format 4); one line with the cure.
     """
     try:
-        notebook = json.loads(path.read_bytes())
+        notebook = _read_json(path)
     except OSError as error:
         raise WorkspaceError(
             f"{path} cannot be read ({error.strerror}). Cure: is it there, and is it yours?"
@@ -41,6 +43,16 @@ def read_notebook(path: Path, cure: str | None = None) -> Notebook:
     if not isinstance(cells, list) or not all(map(_is_cell, cells)):
         raise WorkspaceError(_broken(path, "it is JSON, but not a notebook of format 4", cure))
     return notebook
+
+
+def _read_json(path: Path) -> Any:
+    """What the file holds. JupyterLab writes it in place: for a moment it is empty or half there, so look again."""
+    for seconds in _LOOK_AGAIN:
+        try:
+            return json.loads(path.read_bytes())
+        except ValueError:
+            time.sleep(seconds)
+    return json.loads(path.read_bytes())
 
 
 def _is_cell(cell: object) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from course_lib.data import cache_folder
+from course_lib.cache import cache_folder
 
 
 class ModelError(RuntimeError):

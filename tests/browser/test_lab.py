@@ -77,7 +77,10 @@ def _wait_until_saved_with_every_cell_run(screen, path: Path) -> nbformat.Notebo
     while time.monotonic() < deadline:
         screen.page.wait_for_timeout(2000)
         screen.page.keyboard.press("Control+s")
-        notebook = nbformat.read(path, as_version=4)
+        try:
+            notebook = nbformat.read(path, as_version=4)
+        except nbformat.reader.NotJSONError:  # the server is in the middle of writing it
+            continue
         code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
         if all(cell.execution_count for cell in code):
             return notebook

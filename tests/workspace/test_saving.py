@@ -5,9 +5,11 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from course_lib.workspace.notebooks import read_notebook
 from course_lib.workspace.saving import WorkspaceError, save
 
 
@@ -135,3 +137,14 @@ def test_saving_through_a_link_keeps_the_link(tmp_path):
     link.symlink_to(target)
     save(link, "two")
     assert link.is_symlink() and target.read_text() == "two"
+
+
+def test_a_notebook_that_is_read_while_it_is_written_is_not_called_damaged(tmp_path):
+    path = tmp_path / "notebook.ipynb"
+    path.write_text("")  # as JupyterLab leaves it for a moment while it saves
+    later = threading.Timer(0.1, path.write_text, ['{"cells": [], "nbformat": 4}'])
+    later.start()
+    try:
+        assert read_notebook(path)["cells"] == []
+    finally:
+        later.join()

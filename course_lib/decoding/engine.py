@@ -249,6 +249,24 @@ class Engine:
                 self._library.engine_forward(self._engine, ctypes.byref(batch))
         return np.split(out, plan.ends[:-1])
 
+    def head(self, hidden: np.ndarray) -> np.ndarray:
+        """The logits, (rows, vocabulary), of what `forward(..., hidden=True)` gave, (rows, width): the same bits.
+
+        Raises:
+            ValueError: `hidden` is not as wide as the model.
+        """
+        if hidden.ndim != 2 or hidden.shape[1] != self.shape.width:
+            raise ValueError(f"hidden must be (rows, {self.shape.width}), got {hidden.shape}")
+        if self._library is None:
+            return hidden @ self._plain["token_embd.weight"].T
+        given = np.ascontiguousarray(hidden, np.float32)
+        out = _aligned_rows(len(given), self.shape.vocabulary)
+        with self._lock:
+            self._library.engine_head(
+                self._engine, len(given), _at(given), _at(out), ctypes.c_int64(out.strides[0] // out.itemsize)
+            )
+        return out
+
     def _load(self, tensors: Mapping[str, np.ndarray | GGUFTensor], interleaved: bool) -> None:
         """Pack the matrices into the kernels' panels."""
         shape, library = self.shape, self._library
@@ -257,10 +275,11 @@ class Engine:
         library.engine_new.restype = ctypes.c_void_p
         given = {field[0]: getattr(shape, field[0]) for field in _Shape._fields_}
         self._engine = ctypes.c_void_p(library.engine_new(ctypes.byref(_Shape(**given)), self.threads))
+        room = _Room()
         for which, layer, names, rows, order in _matrices(shape, interleaved):
             kind, source = _in_one_kind([tensors[name] for name in names], names, self.weights)
             columns = shape.inner if which == 4 else shape.width
-            packed = np.empty(library.packed_bytes(kind, len(order), columns), np.uint8)
+            packed = room.take(library.packed_bytes(kind, len(order), columns))
             library.pack(kind, int(source.dtype == np.uint8), _at(source), len(order), columns, _at(order), _at(packed))
             library.engine_matrix(self._engine, which, layer, kind, rows, columns, _at(packed))
             self._packed.append(packed)
@@ -272,6 +291,24 @@ class Engine:
         library, engine = getattr(self, "_library", None), getattr(self, "_engine", None)
         if library is not None and engine is not None:
             library.engine_free(engine)
+
+
+class _Room:
+    """Memory in large pieces, so that the system can give it in large pages, which are found faster than small ones."""
+
+    PIECE = 1 << 25
+
+    def __init__(self) -> None:
+        self.free = np.empty(0, np.uint8)
+
+    def take(self, count: int) -> np.ndarray:
+        """So many bytes, from the beginning of a cache line on."""
+        whole = -(-count // 64) * 64
+        if whole > len(self.free):
+            piece = np.empty(max(self.PIECE, whole) + 64, np.uint8)
+            self.free = piece[-piece.ctypes.data % 64 :]
+        taken, self.free = self.free[:count], self.free[whole:]
+        return taken
 
 
 def _aligned_rows(rows: int, columns: int) -> np.ndarray:

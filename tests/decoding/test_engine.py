@@ -161,6 +161,15 @@ def test_early_exit_and_hidden_states_are_those_of_the_readable_llama():
         )
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_the_head_gives_the_same_logits_as_the_whole(weights):
+    engine = Engine.from_tensors(ODD, engine_tensors(tiny_llama(5, ODD)), weights)
+    tokens = some_tokens(140, vocabulary=ODD.vocabulary)
+    np.testing.assert_array_equal(engine.head(read(engine, tokens, hidden=True)), read(engine, tokens))
+    with pytest.raises(ValueError, match=r"hidden must be \(rows, 96\)"):
+        engine.head(np.zeros((2, 95), np.float32))
+
+
 def test_only_the_rows_that_are_wanted_come_back():
     engine = Engine.from_tensors(TINY, engine_tensors(tiny_llama(6)))
     tokens, pool = some_tokens(300), engine.pool(640)  # more than go through the layers together

@@ -98,11 +98,13 @@ inline Ints dot_block(const Bytes* quads, const int8_t* code, Ints start, Dot do
     return T > 2 ? even : even + odd;
 }
 
-// Ask for what comes `AHEAD` bytes later: a panel is read once, and memory answers late.
-template <int BYTES>
+// Ask for the block after next: where a block serves many tokens, the processor does not foresee by itself that it will
+// be read. (Where it serves one, the processor does, and asking costs more than it brings.)
+template <int T, int BYTES>
 inline void prefetch(const uint8_t* weight) {
-    constexpr int AHEAD = 4096, LINE = 64;
-    for (int i = 0; i < BYTES; i += LINE) __builtin_prefetch(weight + AHEAD + i);
+    constexpr int LINE = 64;
+    if (T < 3) return;
+    for (int i = 0; i < BYTES; i += LINE) __builtin_prefetch(weight + 2 * BYTES + i);
 }
 
 // One panel times T tokens: total[t] holds 16 rows of the product. Blocks and columns go in order.
@@ -114,7 +116,7 @@ void multiply_panel(const Matrix& matrix, int panel, const Inputs& x, int token,
     for (int t = 0; t < T; t++) sum[t] = Floats::all(0.0f);
     if (KIND == INT4) {
         for (size_t b = 0; b < blocks; b++, weight += BLOCK * LANES / 2 + 4 * LANES) {
-            prefetch<BLOCK * LANES / 2 + 4 * LANES>(weight);
+            prefetch<T, BLOCK * LANES / 2 + 4 * LANES>(weight);
             Bytes quads[8];
             for (int i = 0; i < 4; i++) {
                 Bytes pair = Bytes::load(weight + 4 * LANES * i);
@@ -131,7 +133,7 @@ void multiply_panel(const Matrix& matrix, int panel, const Inputs& x, int token,
         }
     } else if (KIND == INT8) {
         for (size_t b = 0; b < blocks; b++, weight += BLOCK * LANES + 2 * LANES) {
-            prefetch<BLOCK * LANES + 2 * LANES>(weight);
+            prefetch<T, BLOCK * LANES + 2 * LANES>(weight);
             Bytes quads[8];
             for (int i = 0; i < 8; i++) quads[i] = from_signed(Bytes::load(weight + 4 * LANES * i));
             Floats scale = Floats::load_half((const uint16_t*)(weight + BLOCK * LANES));
@@ -538,6 +540,21 @@ struct Engine {
         multiply(layer.down, inner, count, x.data(), shape.width, true);
     }
 
+    // Logits of rows that the last norm has put out.
+    void head(int count, const float* hidden, float* out, int64_t stride) {
+        crew.begin();
+        for (int start = 0; start < count; start += CHUNK) {
+            const int rows = std::min(CHUNK, count - start);
+            chosen.resize(rows, shape.width);
+            crew.deal(rows, 2, [&](int i, int) {
+                std::memcpy(chosen.row(i), hidden + size_t(start + i) * shape.width, shape.width * sizeof(float));
+                if (rounds(embedding)) chosen.round(i, 0, chosen.blocks);
+            });
+            multiply(embedding, chosen, rows, out + start * stride, stride, false);
+        }
+        crew.end();
+    }
+
     void forward(const Batch& batch) {
         make_room(std::min(CHUNK, batch.count));
         chosen.resize(std::min(CHUNK, std::max(1, batch.wanted)), shape.width);
@@ -658,6 +675,10 @@ void engine_norm(void* engine, int32_t which, int32_t layer, const float* weight
     Engine* e = (Engine*)engine;
     std::vector<float>& to = which == 0 ? e->last_norm : which == 1 ? e->layers[layer].attention_norm : e->layers[layer].feed_norm;
     to.assign(weight, weight + e->shape.width);
+}
+
+void engine_head(void* engine, int32_t count, const float* hidden, float* out, int64_t stride) {
+    ((Engine*)engine)->head(count, hidden, out, stride);
 }
 
 void engine_forward(void* engine, const Batch* batch) { ((Engine*)engine)->forward(*batch); }

@@ -25,6 +25,7 @@ from torch import Tensor
 from course_lib.data.everyday import EVERYDAY
 
 _TEST_FILE = Path(__file__).parent / "files" / "documentation-test.json.gz"
+_CALIBRATION_FILE = Path(__file__).parent / "files" / "documentation-calibration.txt.gz"
 # no documentation for users, or none of Python itself
 _LEFT_OUT = {"test", "idlelib", "lib2to3", "site-packages", "dist-packages", "turtledemo", "__phello__", "pydoc_data"}
 _PARTS = 10  # a tenth of all modules is the test, another one chooses settings
@@ -109,10 +110,11 @@ def topic_sentences() -> list[str]:
 def passages(part: str) -> str:
     """Running text for a language model: what is documented in one place after another, a blank line between them.
 
+    Both texts come with the course, so that results do not depend on the version of Python.
+
     Args:
-        part: "test", the texts of the test's file, which come with the course; or "calibration", of the training part
-            of the running Python's documentation (some seconds), in an order that mixes the modules. No text of the
-            one is in the other.
+        part: "test", the texts of the test's file; or "calibration", of the training part, in an order that mixes the
+            modules. No text of the one is in the other.
 
     Raises:
         ValueError: there is no such part.
@@ -122,10 +124,17 @@ def passages(part: str) -> str:
         return "\n\n".join(f"{first} {rest}" for first, rest in zip(test.queries, test.documents, strict=True))
     if part != "calibration":
         raise ValueError(f'part must be "test" or "calibration", got {part!r}')
+    return gzip.decompress(_CALIBRATION_FILE.read_bytes()).decode()
+
+
+def write_calibration_text() -> Path:
+    """Make the file of the calibration text anew from the Python that runs. The committed one was made by 3.11.7."""
     chosen = sorted(choose(entries("train"), sys.maxsize), key=lambda entry: zlib.crc32(entry.place.encode()))
     tests = {text for row in _test_rows() for text in row[:2]}
     rows = [(summary, body) for summary, body, _ in _columns(chosen) if tests.isdisjoint((summary, body))]
-    return "\n\n".join(f"{summary} {body}" for summary, body in rows)
+    content = "\n\n".join(f"{summary} {body}" for summary, body in rows).encode()
+    _CALIBRATION_FILE.write_bytes(gzip.compress(content, 9, mtime=0))
+    return _CALIBRATION_FILE
 
 
 def _usable(paragraphs: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ Weights = Literal["file", "int8", "bfloat16", "float32"]
 _FLOAT32, _BFLOAT16, _INT8, _INT4 = range(4)  # as in engine.cpp
 _KINDS = {"float32": _FLOAT32, "bfloat16": _BFLOAT16, "int8": _INT8}
 _BLOCKS = {"Q4_1": (_INT4, 20), "Q8_0": (_INT8, 34)}  # kinds of GGUF whose blocks are kept as they are; their bytes
-_PLANNED = ("tokens", "positions", "slot", "looked_at", "first", "looks", "rows")
+_PLANNED = ("tokens", "positions", "slot", "looked_at", "first", "looks", "text", "common", "rows")
 _LARGEST_HEAD = 256
 _LANES = 16
 
@@ -93,7 +93,7 @@ class _Shape(ctypes.Structure):
 class _Batch(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("count", "wanted", "layers", "hidden", "half")),
-        *((name, ctypes.c_void_p) for name in ("tokens", "positions", "slot", "looked_at", "first", "looks", "rows")),
+        *((name, ctypes.c_void_p) for name in _PLANNED),
         ("out", ctypes.c_void_p),
         ("stride", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("keys", "values")),
@@ -427,6 +427,8 @@ class _Plan:
     Attributes:
         tokens, positions, slot: (tokens of all texts,) int32.
         looked_at: int32, lists of slots one after another; token i looks at looks[i] of them from first[i] on.
+        text: (tokens,) int32, the number of the text; common: at how many of the slots that token i looks at all later
+            tokens of its text look, too, counted from the first.
         rows: (wanted,) int32, ascending; ends: for each text the number of rows up to its last.
     """
 
@@ -436,6 +438,8 @@ class _Plan:
         slot: list[int] = []
         first: list[int] = []
         looks: list[int] = []
+        common: list[int] = []
+        number: list[int] = []
         looked_at: list[int] = []
         rows: list[int] = []
         self.ends: list[int] = []
@@ -452,14 +456,17 @@ class _Plan:
             self.ends.append(len(rows))
             tokens += text.tokens
             slot += new
+            number += [index] * count
             start = len(looked_at)
             if text.parents is None:
                 positions += range(len(past), len(past) + count)
                 first += [start] * count
                 looks += range(len(past) + 1, len(past) + count + 1)
+                common += range(len(past) + 1, len(past) + count + 1)
                 looked_at += past + new
             else:
                 paths = _paths(text.parents, count, index)
+                common += [len(past)] * count
                 for path in paths:
                     positions.append(len(past) + len(path) - 1)
                     first.append(len(looked_at))
@@ -471,6 +478,7 @@ class _Plan:
         self.slot = _int32(slot, "slots", slots)
         self.looked_at = _int32(looked_at, "past", slots)
         self.first, self.looks, self.rows = (np.array(values, np.int32) for values in (first, looks, rows))
+        self.text, self.common = np.array(number, np.int32), np.array(common, np.int32)
         if len(np.unique(self.slot)) != len(self.slot):
             raise ValueError("slots must be different for all tokens of a call, and one comes twice")
 

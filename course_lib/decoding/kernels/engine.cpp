@@ -98,13 +98,13 @@ inline Ints dot_block(const Bytes* quads, const int8_t* code, Ints start, Dot do
     return T > 2 ? even : even + odd;
 }
 
-// Ask for the block after next: where a block serves many tokens, the processor does not foresee by itself that it will
-// be read. (Where it serves one, the processor does, and asking costs more than it brings.)
+// Ask for a block some time before it is read. Where it serves many tokens, the processor does not foresee by itself that
+// it will be read; where it serves one or two, it does, and asking costs more than it brings.
 template <int T, int BYTES>
 inline void prefetch(const uint8_t* weight) {
-    constexpr int LINE = 64;
+    constexpr int LINE = 64, AHEAD = 8192;  // bytes; the best of those that were tried
     if (T < 3) return;
-    for (int i = 0; i < BYTES; i += LINE) __builtin_prefetch(weight + 2 * BYTES + i);
+    for (int i = 0; i < BYTES; i += LINE) __builtin_prefetch(weight + AHEAD + i, 0, 2);
 }
 
 // One panel times T tokens: total[t] holds 16 rows of the product. Blocks and columns go in order.
@@ -291,10 +291,11 @@ struct Shape {
 };
 
 // What one call computes: `count` tokens, each with its position, the slot for its key and value, and the slots that it
-// looks at: slots[first[i]] and the looks[i] - 1 that follow. `rows` names the tokens whose logits are wanted.
+// looks at: slots[first[i]] and the looks[i] - 1 that follow. All later tokens of the same text look at the first
+// common[i] of them, too. `rows` names the tokens whose logits are wanted.
 struct Batch {
     int32_t count, wanted, layers, hidden, half;
-    const int32_t *tokens, *positions, *slot, *looked_at, *first, *looks, *rows;
+    const int32_t *tokens, *positions, *slot, *looked_at, *first, *looks, *text, *common, *rows;
     float* out;            // (wanted, vocabulary), or (wanted, width) of the last norm's output
     int64_t stride;        // from one row of `out` to the next
     void *keys, *values;   // (layers, slots, key_value_heads, padded head width)
@@ -446,71 +447,93 @@ struct Engine {
         for (int i = shape.head_width; i < head_space; i++) to[i] = 0;
     }
 
-    // softmax(query @ keys / sqrt(head width)) @ values for one token and HEADS of its heads, which share keys and
-    // values; the slots go in order, and each head is computed as it would be alone.
-    template <class Number, int HEADS>
-    void attend(const Batch& batch, int layer, int token, int head, const float* query, float* to, std::vector<float>& room) const {
-        const int count = batch.looks[token], width = shape.head_width, space = head_space;
-        const int32_t* slot = batch.looked_at + batch.first[token];
+    // softmax(query @ keys / sqrt(head width)) @ values for TOKENS tokens of a text and HEADS heads that share keys and
+    // values. What the tokens all look at is loaded once for all of them. For each token and head the slots go in order,
+    // so that it is computed as it would be alone.
+    template <class Number, int HEADS, int TOKENS>
+    void attend(const Batch& batch, int layer, int start, int token, int head, std::vector<float>& room) {
+        constexpr int ALL = HEADS * TOKENS;
+        const int width = shape.head_width, space = head_space, row_width = queries() + 2 * keys();
         const size_t per_slot = size_t(shape.key_value_heads) * space;
-        const size_t start = size_t(layer) * batch.slots * per_slot + size_t(head / (shape.heads / shape.key_value_heads)) * space;
-        const Number *key = (const Number*)batch.keys + start, *value = (const Number*)batch.values + start;
-        if (room.size() < size_t(count) * HEADS) room.resize(size_t(count) * HEADS * 3 / 2);
+        const size_t place = size_t(layer) * batch.slots * per_slot + size_t(head / (shape.heads / shape.key_value_heads)) * space;
+        const Number *key = (const Number*)batch.keys + place, *value = (const Number*)batch.values + place;
+        const int32_t *slots[TOKENS], *looks = batch.looks + start + token;
+        int longest = 0;
+        for (int t = 0; t < TOKENS; t++) slots[t] = batch.looked_at + batch.first[start + token + t], longest = std::max(longest, looks[t]);
+        const int common = TOKENS > 1 ? batch.common[start + token] : looks[0], padded = (longest + LANES - 1) / LANES * LANES;
+        if (room.size() < size_t(padded) * ALL) room.resize(size_t(padded) * ALL * 3 / 2);
 
-        float asked[HEADS][LARGEST_HEAD] = {}, largest[HEADS], total[HEADS], *score[HEADS];
-        for (int h = 0; h < HEADS; h++) {
-            std::memcpy(asked[h], query + h * width, width * sizeof(float));
-            largest[h] = -INFINITY, total[h] = 0.0f, score[h] = room.data() + size_t(h) * count;
-        }
         const float scale = 1.0f / std::sqrt(float(width));
-        for (int i = 0; i < count; i++) {
-            const Number* row = key + slot[i] * per_slot;
-            Floats sum[HEADS];
-            for (int h = 0; h < HEADS; h++) sum[h] = Floats::all(0.0f);
-            for (int c = 0; c < space; c += LANES) {
-                const Floats part = load_cached(row + c);
-                for (int h = 0; h < HEADS; h++) sum[h] = multiply_add(part, Floats::load(asked[h] + c), sum[h]);
-            }
-            for (int h = 0; h < HEADS; h++) score[h][i] = sum_of(sum[h]) * scale;
+        float asked[ALL][LARGEST_HEAD], *score[ALL], total[ALL];
+        for (int a = 0; a < ALL; a++) {
+            const float* query = &qkv[size_t(token + a / HEADS) * row_width + size_t(head + a % HEADS) * width];
+            for (int c = 0; c < space; c++) asked[a][c] = c < width ? query[c] * scale : 0.0f;
+            score[a] = room.data() + size_t(a) * padded;
         }
-        for (int h = 0; h < HEADS; h++) {
-            for (int i = 0; i < count; i++) largest[h] = std::max(largest[h], score[h][i]);
-            for (int i = 0; i < count; i++) score[h][i] = exponential(score[h][i] - largest[h]);
-            for (int i = 0; i < count; i++) total[h] += score[h][i];
-        }
+        for (int i = 0; i < common; i++) score_key<Number, ALL>(key + slots[0][i] * per_slot, asked, score, i);
+        for (int t = 0; t < TOKENS; t++)
+            for (int i = common; i < looks[t]; i++) score_key<Number, HEADS>(key + slots[t][i] * per_slot, asked + t * HEADS, score + t * HEADS, i);
+        for (int a = 0; a < ALL; a++) total[a] = softmax_terms(score[a], looks[a / HEADS]);
+
         for (int c = 0; c < space; c += 2 * LANES) {  // two registers of each result at a time
             const int parts = std::min(2, (space - c) / LANES);
-            Floats sum[HEADS][2];
-            for (int h = 0; h < HEADS; h++) sum[h][0] = sum[h][1] = Floats::all(0.0f);
-            for (int i = 0; i < count; i++) {
-                const Number* row = value + slot[i] * per_slot + c;
-                const Floats first = load_cached(row), second = parts == 2 ? load_cached(row + LANES) : first;
-                for (int h = 0; h < HEADS; h++) {
-                    const Floats share = Floats::all(score[h][i]);
-                    sum[h][0] = multiply_add(share, first, sum[h][0]);
-                    sum[h][1] = multiply_add(share, second, sum[h][1]);
-                }
-            }
-            for (int h = 0; h < HEADS; h++)
+            Floats sum[ALL][2];
+            for (int a = 0; a < ALL; a++) sum[a][0] = sum[a][1] = Floats::all(0.0f);
+            for (int i = 0; i < common; i++) add_value<Number, ALL>(value + slots[0][i] * per_slot + c, parts, score, i, sum);
+            for (int t = 0; t < TOKENS; t++)
+                for (int i = common; i < looks[t]; i++) add_value<Number, HEADS>(value + slots[t][i] * per_slot + c, parts, score + t * HEADS, i, sum + t * HEADS);
+            for (int a = 0; a < ALL; a++)
                 for (int p = 0; p < parts; p++) {
-                    float few[LANES];
-                    (sum[h][p] * Floats::all(1.0f / total[h])).store(few);
-                    for (int i = 0; i < std::min(LANES, width - c - p * LANES); i++) to[h * width + c + p * LANES + i] = few[i];
+                    float few[LANES], *to = attended.row(token + a / HEADS) + (head + a % HEADS) * width + c + p * LANES;
+                    (sum[a][p] * Floats::all(1.0f / total[a])).store(few);
+                    for (int i = 0; i < std::min(LANES, width - c - p * LANES); i++) to[i] = few[i];
                 }
         }
     }
 
-    // All heads of all tokens: three at a time where three share their keys, one at a time where there is little to do.
-    template <class Number>
+    // score[a][i] = asked[a] @ a key
+    template <class Number, int COUNT>
+    void score_key(const Number* key, const float (*asked)[LARGEST_HEAD], float** score, int i) const {
+        Floats sum[COUNT];
+        for (int a = 0; a < COUNT; a++) sum[a] = Floats::all(0.0f);
+        for (int c = 0; c < head_space; c += LANES) {
+            const Floats part = load_cached(key + c);
+            for (int a = 0; a < COUNT; a++) sum[a] = multiply_add(part, Floats::load(asked[a] + c), sum[a]);
+        }
+        for (int a = 0; a < COUNT; a++) score[a][i] = sum_of(sum[a]);
+    }
+
+    // sum[a] += score[a][i] * a value
+    template <class Number, int COUNT>
+    void add_value(const Number* value, int parts, float* const* score, int i, Floats (*sum)[2]) const {
+        const Floats first = load_cached(value), second = parts == 2 ? load_cached(value + LANES) : first;
+        for (int a = 0; a < COUNT; a++) {
+            const Floats share = Floats::all(score[a][i]);
+            sum[a][0] = multiply_add(share, first, sum[a][0]);
+            sum[a][1] = multiply_add(share, second, sum[a][1]);
+        }
+    }
+
+    // Replace scores by e**(score - largest), fill up to 16 with zeros, give the sum.
+    static float softmax_terms(float* __restrict score, int count) {
+        float largest = score[0];
+        for (int i = 1; i < count; i++) largest = std::max(largest, score[i]);
+        for (int i = 0; i < count; i++) score[i] = exponential(score[i] - largest);
+        Floats sum = Floats::all(0.0f);
+        for (int i = count; i % LANES; i++) score[i] = 0.0f;
+        for (int i = 0; i < count; i += LANES) sum = sum + Floats::load(score + i);
+        return sum_of(sum);
+    }
+
+    // All heads of all tokens: those that share keys and values together, and four tokens of a text together.
+    template <class Number, int HEADS>
     void attend_all(const Batch& batch, int layer, int start, int count) {
-        const int heads = shape.heads, width = queries() + 2 * keys();
-        const int together = shape.heads / shape.key_value_heads % 3 == 0 && count > 1 ? 3 : 1;
-        crew.deal(count * heads / together, 1, [&](int i, int member) {
-            const int t = i * together / heads, h = i * together % heads;
-            const float* query = &qkv[size_t(t) * width + size_t(h) * shape.head_width];
-            float* to = attended.row(t) + h * shape.head_width;
-            if (together == 3) attend<Number, 3>(batch, layer, start + t, h, query, to, weights[member]);
-            else attend<Number, 1>(batch, layer, start + t, h, query, to, weights[member]);
+        const int groups = shape.heads / HEADS, fours = (count + 3) / 4;
+        crew.deal(fours * groups, 1, [&](int i, int member) {
+            const int token = i / groups * 4, head = i % groups * HEADS, last = std::min(token + 4, count) - 1;
+            if (last - token == 3 && batch.text[start + token] == batch.text[start + last])
+                return attend<Number, HEADS, 4>(batch, layer, start, token, head, weights[member]);
+            for (int t = token; t <= last; t++) attend<Number, HEADS, 1>(batch, layer, start, t, head, weights[member]);
         });
     }
 
@@ -530,7 +553,12 @@ struct Engine {
             store_cached(row, (Number*)batch.keys + at);
             store_cached(row + keys(), (Number*)batch.values + at);
         });
-        attend_all<Number>(batch, number, start, count);
+        switch (heads / kv % 4 == 0 ? 4 : heads / kv % 3 == 0 ? 3 : heads / kv % 2 == 0 ? 2 : 1) {
+            case 4: attend_all<Number, 4>(batch, number, start, count); break;
+            case 3: attend_all<Number, 3>(batch, number, start, count); break;
+            case 2: attend_all<Number, 2>(batch, number, start, count); break;
+            default: attend_all<Number, 1>(batch, number, start, count);
+        }
         round_all(attended, count, layer.join);
         multiply(layer.join, attended, count, x.data(), shape.width, true);
 

@@ -1,0 +1,423 @@
+"""Decoding beside its peers: this course's engine, llama.cpp and transformers on the same file and the same prompts.
+
+`python benchmarks/decoding.py` writes docs/benchmarks/decoding.md; `--quick` tries it with few tokens and only prints.
+Needs SmolLM2 (`course fetch smollm2-135m`) and the peers of `make bench`.
+
+Everything runs in turns: each round asks every engine once, and the table shows medians over rounds. Prompts, tokens to
+write and threads are the same for all. transformers gets the file's numbers as float32, which it cannot load otherwise.
+"""
+
+import argparse
+import ctypes
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import llama_cpp
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+from course_lib.data.documentation import passages
+from course_lib.data.writing_tasks import KINDS, writing_tasks
+from course_lib.decoding.engine import Engine, Weights, Work
+from course_lib.decoding.generation import generate
+from course_lib.decoding.reference import AdaptiveCopier, call_costs, decode_by_copying
+from course_lib.decoding.sampling import Sampler
+from course_lib.decoding.session import EngineSession
+from course_lib.language.gguf import read_gguf
+from course_lib.language.perplexity import perplexity
+from course_lib.language.tokenizer import Tokenizer
+from course_lib.nets.llama import Llama, llama_from_gguf
+from course_lib.zoo import wheels
+from course_lib.zoo.train import cpu_name
+
+REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "decoding.md"
+WEIGHTS: tuple[Weights, ...] = ("file", "int8", "bfloat16", "float32")
+CONTEXT = 2048
+LONGEST_COPY = 32
+
+# ------------------------------------------------------------------------------------------------ engines to compare
+
+
+class Ours:
+    """This course's engine."""
+
+    def __init__(self, path: Path, weights: Weights, threads: int) -> None:
+        self.engine = Engine.from_gguf(path, weights, threads)
+        self.pool = self.engine.pool(CONTEXT)
+        self.read: list[int] = []
+
+    def prefill(self, tokens: Sequence[int]) -> np.ndarray:
+        self.read = []
+        return self.step(tokens)
+
+    def step(self, tokens: Sequence[int]) -> np.ndarray:
+        slots = list(range(len(self.read), len(self.read) + len(tokens)))
+        [logits] = self.engine.forward(self.pool, [Work(self.read, tokens, slots, "last")])
+        self.read += slots
+        return logits[0]
+
+
+class LlamaCpp:
+    """llama.cpp through llama-cpp-python's thin bindings; its logits are looked at where they lie."""
+
+    def __init__(self, path: Path, threads: int, all_logits: bool = False) -> None:
+        self.model = llama_cpp.Llama(
+            str(path),
+            n_ctx=CONTEXT,
+            n_threads=threads,
+            n_threads_batch=threads,
+            logits_all=all_logits,
+            verbose=False,
+        )
+
+    def prefill(self, tokens: Sequence[int]) -> np.ndarray:
+        self.model.reset()
+        return self.step(tokens)
+
+    def step(self, tokens: Sequence[int]) -> np.ndarray:
+        self.model.eval(tokens)
+        held = llama_cpp.llama_get_logits_ith(self.model.ctx, -1)
+        return np.ctypeslib.as_array(ctypes.cast(held, ctypes.POINTER(ctypes.c_float)), (self.model.n_vocab(),))
+
+
+class Transformers:
+    """transformers' Llama with its dynamic cache."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.cache: Any = None
+
+    def prefill(self, tokens: Sequence[int]) -> np.ndarray:
+        self.cache = transformers.DynamicCache(config=self.model.config)
+        return self.step(tokens)
+
+    def step(self, tokens: Sequence[int]) -> np.ndarray:
+        with torch.inference_mode():
+            out = self.model(torch.tensor([list(tokens)]), past_key_values=self.cache, logits_to_keep=1)
+        return out.logits[0, -1].float().numpy()
+
+
+def transformers_llama(readable: Llama, dtype: torch.dtype) -> Any:
+    """transformers' own Llama with the weights of the readable one."""
+    shape = readable.shape
+    config = transformers.LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        intermediate_size=shape.inner,
+        max_position_embeddings=shape.positions,
+        rms_norm_eps=shape.norm_eps,
+        rope_theta=shape.rope_base,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    model.model.load_state_dict(readable.state_dict())
+    model.tie_weights()
+    return model.to(dtype).eval()
+
+
+# ------------------------------------------------------------------------------------------------------ what is timed
+
+
+def load_average() -> float:
+    return os.getloadavg()[0]
+
+
+def speeds(engines: dict[str, Any], prompt: Sequence[int], count: int, rounds: int) -> dict[str, tuple[float, float]]:
+    """Tokens per second of reading the prompt and of writing `count` tokens greedily: medians over rounds."""
+    reading: dict[str, list[float]] = {name: [] for name in engines}
+    writing: dict[str, list[float]] = {name: [] for name in engines}
+    for turn in range(rounds + 1):
+        for name, engine in engines.items():
+            start = perf_counter()
+            token = int(engine.prefill(prompt).argmax())
+            middle = perf_counter()
+            for _ in range(count):
+                token = int(engine.step([token]).argmax())
+            end = perf_counter()
+            if turn:  # the first round warms up
+                reading[name].append(len(prompt) / (middle - start))
+                writing[name].append(count / (end - middle))
+    return {name: (statistics.median(reading[name]), statistics.median(writing[name])) for name in engines}
+
+
+def bandwidth(threads: int, megabytes: int = 512) -> float:
+    """Bytes per second that the machine reads: the best of several sums over a large tensor."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    numbers = torch.ones(megabytes << 18)
+    best = 0.0
+    for _ in range(7):
+        start = perf_counter()
+        numbers.sum()
+        best = max(best, numbers.nbytes / (perf_counter() - start))
+    torch.set_num_threads(before)
+    return best
+
+
+def in_float32(readable: Llama) -> Callable[[Tensor], Tensor]:
+    return readable
+
+
+def by_engine(engine: Ours) -> Callable[[Tensor], Tensor]:
+    def logits(tokens: Tensor) -> Tensor:
+        work = Work([], tokens[0].tolist(), list(range(tokens.shape[1])))
+        return torch.from_numpy(engine.engine.forward(engine.pool, [work])[0])[None]
+
+    return logits
+
+
+def by_llama_cpp(path: Path, threads: int) -> Callable[[Tensor], Tensor]:
+    engine = LlamaCpp(path, threads, all_logits=True)
+
+    def logits(tokens: Tensor) -> Tensor:
+        engine.model.reset()
+        engine.model.eval(tokens[0].tolist())
+        return torch.from_numpy(engine.model.scores[: tokens.shape[1]].copy())[None]
+
+    return logits
+
+
+_ALONE = {
+    "this course": """
+from course_lib.decoding.engine import Engine, Work
+engine = Engine.from_gguf({path!r}, "file", {threads})
+pool = engine.pool({context})
+[logits] = engine.forward(pool, [Work([], {prompt}, list(range({length})), "last")])
+for i in range({count}):
+    [logits] = engine.forward(pool, [Work(list(range({length} + i)), [int(logits[0].argmax())], [{length} + i])])
+""",
+    "llama.cpp": """
+import llama_cpp, numpy, ctypes
+model = llama_cpp.Llama({path!r}, n_ctx={context}, n_threads={threads}, n_threads_batch={threads}, verbose=False)
+model.eval({prompt})
+for i in range({count}):
+    held = ctypes.cast(llama_cpp.llama_get_logits_ith(model.ctx, -1), ctypes.POINTER(ctypes.c_float))
+    model.eval([int(numpy.ctypeslib.as_array(held, (model.n_vocab(),)).argmax())])
+""",
+}
+
+
+def peak_megabytes(path: Path, threads: int, prompt: Sequence[int], count: int) -> dict[str, float]:
+    """The largest resident memory of a process that reads a prompt and writes, and does nothing else."""
+    found = {}
+    for name, code in _ALONE.items():
+        filled = code.format(
+            path=str(path), threads=threads, prompt=list(prompt), length=len(prompt), count=count, context=CONTEXT
+        )
+        tail = "\nimport resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        done = subprocess.run([sys.executable, "-c", filled + tail], capture_output=True, text=True, check=True)
+        found[name] = int(done.stdout.split()[-1]) / 1024
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ report
+
+
+def engines_part(path: Path, readable: Llama, prompt: Sequence[int], text: Tensor, quick: bool) -> list[str]:
+    count, rounds = (8, 1) if quick else (128, 5)
+    lines = []
+    for threads in (1,) if quick else (2, 1):
+        torch.set_num_threads(threads)
+        engines: dict[str, Any] = {f"this course, {kind}": Ours(path, kind, threads) for kind in WEIGHTS}
+        engines["llama.cpp, file"] = LlamaCpp(path, threads)
+        engines["transformers, float32"] = Transformers(transformers_llama(readable, torch.float32))
+        engines["transformers, bfloat16"] = Transformers(transformers_llama(readable, torch.bfloat16))
+        load = load_average()
+        found = speeds(engines, prompt, count, rounds)
+        read_speed = bandwidth(threads)
+        peer = {"float32": "transformers, float32", "bfloat16": "transformers, bfloat16"}
+        lines += [
+            f"## {threads} thread{'s' * (threads > 1)}",
+            "",
+            f"The machine reads {read_speed / 1e9:.1f} GB/s. *Bound*: the share of tokens per second that reading the "
+            "weights once for each token allows.",
+            "",
+            "| engine | reads, tokens/s | writes, tokens/s | bound | beside | reads | writes |",
+            "|---|--:|--:|--:|---|--:|--:|",
+        ]
+        for name, (reading, writing) in found.items():
+            beside = peer.get(name.split(", ")[1], "llama.cpp, file") if name.startswith("this course") else ""
+            share = ""
+            if name.startswith("this course"):
+                share = f"{writing * engines[name].engine.weight_bytes / read_speed:.0%}"
+            ratios = [f"{found[name][i] / found[beside][i]:.2f}×" if beside else "" for i in (0, 1)]
+            cells = [name, f"{reading:.0f}", f"{writing:.1f}", share, beside, *ratios]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines += ["", f"Load average before: {load:.1f}, after: {load_average():.1f}.", ""]
+        if threads == 2 or quick:
+            context = 512
+            scores = {
+                "readable Llama, float32": perplexity(in_float32(readable), text, context),
+                **{
+                    f"this course, {kind}": perplexity(by_engine(engines[f"this course, {kind}"]), text, context)
+                    for kind in WEIGHTS
+                },
+                "llama.cpp, file": perplexity(by_llama_cpp(path, threads), text, context),
+            }
+            whole = scores["llama.cpp, file"]
+            lines += [
+                f"Perplexity on {len(text):,} tokens of held-out documentation, windows of {context}:",
+                "",
+                "| engine | perplexity | beside llama.cpp |",
+                "|---|--:|--:|",
+                *(f"| {name} | {score:.3f} | {score / whole - 1:+.2%} |" for name, score in scores.items()),
+                "",
+            ]
+            memory = peak_megabytes(path, threads, prompt, count)
+            lines += [
+                "Largest resident memory of a process that does nothing else (engine, file's weights, a cache for "
+                f"{CONTEXT} tokens; the engine works without PyTorch): "
+                + ", ".join(f"{name} {size:.0f} MB" for name, size in memory.items())
+                + f", ratio {memory['this course'] / memory['llama.cpp']:.2f}.",
+                "",
+            ]
+    return lines
+
+
+def copying_part(path: Path, readable: Llama, tokenizer: Tokenizer, quick: bool) -> list[str]:
+    """Inference with reference on our engine, prompt lookup on transformers', each beside its own plain decoding."""
+    limit, rounds, per_kind, threads = (16, 1, 1, 1) if quick else (128, 3, 3, 2)
+    torch.set_num_threads(threads)
+    engine = Engine.from_gguf(path, "file", threads)
+    model = transformers_llama(readable, torch.float32)
+    timed = EngineSession(engine, CONTEXT)
+    timed.feed(tokenizer.encode(passages("calibration")[:1000]))
+    costs = call_costs(timed, LONGEST_COPY)
+    chosen = [task for kind in KINDS for task in [t for t in writing_tasks("report") if t.kind == kind][:per_kind]]
+    seconds: dict[tuple[str, str], list[float]] = {}
+    steps: dict[str, list[tuple[int, int]]] = {}
+    load = load_average()
+    for task in chosen:
+        prompt = tokenizer.chat([{"role": "user", "content": task.request}])
+
+        def plain(prompt: list[int] = prompt) -> list[int]:
+            return list(generate(EngineSession(engine, CONTEXT), prompt, Sampler(), limit, tokenizer.end))
+
+        def copied(prompt: list[int] = prompt) -> list[list[int]]:
+            session = EngineSession(engine, CONTEXT)
+            return list(decode_by_copying(session, prompt, AdaptiveCopier(costs), Sampler(), limit, tokenizer.end))
+
+        def theirs(lookup: int | None, prompt: list[int] = prompt) -> list[int]:
+            options = {"prompt_lookup_num_tokens": lookup} if lookup else {}
+            made = model.generate(torch.tensor([prompt]), max_new_tokens=limit, do_sample=False, **options)
+            return made[0, len(prompt) :].tolist()
+
+        ways: dict[str, Callable[[], Any]] = {
+            "ours plain": plain,
+            "ours copying": copied,
+            "theirs plain": lambda: theirs(None),
+            "theirs lookup": lambda: theirs(10),
+        }
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        results: dict[str, Any] = {}
+        for turn in range(rounds + 1):
+            for name, way in ways.items():
+                if name.startswith("theirs") and turn > 1 and not quick:
+                    continue  # slow; once warm and once measured
+                start = perf_counter()
+                results[name] = way()
+                if turn:
+                    times[name].append(perf_counter() - start)
+        flat = [token for step in results["ours copying"] for token in step]
+        if flat != results["ours plain"]:
+            raise AssertionError(f"{task.name}: copying wrote another text than plain decoding")
+        steps.setdefault(task.kind, []).append((len(flat), len(results["ours copying"])))
+        for name, values in times.items():
+            seconds.setdefault((task.kind, name), []).append(statistics.median(values))
+    lines = [
+        "## Copying from the prompt",
+        "",
+        f"{per_kind} requests of each kind that no setting was chosen with, at most {limit} tokens, greedy, {threads} "
+        "threads, reading the prompt included. Ours: adaptive copying (lesson 3) beside plain decoding on the same "
+        "engine, every text equal token for token. transformers: `prompt_lookup_num_tokens=10` beside plain "
+        "`generate`, float32.",
+        "",
+        "| requests | ours, plain | ours, copying | faster | tokens a call "
+        "| transformers, plain | prompt lookup | faster |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for kind in KINDS:
+        total = {
+            name: sum(seconds[kind, name]) for name in ("ours plain", "ours copying", "theirs plain", "theirs lookup")
+        }
+        written, calls = (sum(pair[i] for pair in steps[kind]) for i in (0, 1))
+        ratios = [
+            statistics.geometric_mean([a / b for a, b in zip(seconds[kind, slow], seconds[kind, fast], strict=True)])
+            for slow, fast in (("ours plain", "ours copying"), ("theirs plain", "theirs lookup"))
+        ]
+        cells = [
+            kind,
+            f"{total['ours plain']:.2f} s",
+            f"{total['ours copying']:.2f} s",
+            f"{ratios[0]:.2f}×",
+            f"{written / calls:.2f}",
+            f"{total['theirs plain']:.1f} s",
+            f"{total['theirs lookup']:.1f} s",
+            f"{ratios[1]:.2f}×",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [
+        *lines,
+        "",
+        f"Faster: geometric mean over requests. Load average before: {load:.1f}, after: {load_average():.1f}.",
+        "",
+    ]
+
+
+def run(quick: bool) -> str:
+    transformers.logging.set_verbosity_error()
+    path = wheels.fetch("smollm2-135m")
+    gguf = read_gguf(path)
+    tokenizer, readable = Tokenizer.from_gguf(gguf), llama_from_gguf(gguf)
+    text = torch.tensor(tokenizer.encode(passages("test")))[: 600 if quick else None]
+    prompt = tokenizer.encode(passages("calibration")[:4000])[: 32 if quick else 300]
+    start = perf_counter()
+    lines = engines_part(path, readable, prompt, text, quick)
+    lines += copying_part(path, readable, tokenizer, quick)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "llama-cpp-python"))
+    return "\n".join(
+        [
+            "# Decoding beside its peers",
+            "",
+            "SmolLM2-135M-Instruct in the file that `course fetch smollm2-135m` brings (Q4_1, 98 MB), one text at a "
+            f"time, greedy. A prompt of {len(prompt)} tokens is read, then tokens are written one after another; all "
+            "engines take turns, medians over rounds. *File*: the file's 4-bit blocks as they are.",
+            "",
+            *lines,
+            f"Measured by `python benchmarks/decoding.py` in {(perf_counter() - start) / 60:.0f} minutes on "
+            f"{cpu_name()} ({platform.machine()}, kernels {Engine.from_gguf(gguf).kernels}): {versions}.",
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few tokens, nothing written")
+    if parser.parse_args().quick:
+        print(run(quick=True))
+        return
+    report = run(quick=False)
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(report, encoding="utf-8")
+    print(report)
+
+
+if __name__ == "__main__":
+    main()

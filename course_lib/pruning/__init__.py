@@ -8,6 +8,15 @@ from course_lib.pruning.at_initialization import (
     synflow_scores,
 )
 from course_lib.pruning.coupling import Coupling, CouplingError, Group, coupled, trace_coupling
+from course_lib.pruning.language import (
+    gram_matrix,
+    optimal_brain_surgeon,
+    prune_layer_by_layer,
+    sparsegpt,
+    spoilt_output,
+    trailing_factor,
+    wanda_mask,
+)
 from course_lib.pruning.patterns import (
     BsrLinear,
     block_mask,
@@ -95,6 +104,7 @@ __all__ = [
     "find_permutation",
     "find_ticket",
     "global_masks",
+    "gram_matrix",
     "keep_channels",
     "keep_globally",
     "kept_magnitude",
@@ -109,9 +119,11 @@ __all__ = [
     "narrow_conv",
     "neuron_mask",
     "nm_mask",
+    "optimal_brain_surgeon",
     "prunable_weights",
     "prune_and_retrain",
     "prune_gradually",
+    "prune_layer_by_layer",
     "random_mask",
     "read_2_4",
     "reestimate_statistics",
@@ -125,11 +137,15 @@ __all__ = [
     "shuffle_within_layers",
     "slimming_penalty",
     "snip_scores",
+    "sparsegpt",
     "sparsity_of",
+    "spoilt_output",
     "swap_gains",
     "synflow_masks",
     "synflow_scores",
     "taylor_importance",
     "trace_coupling",
+    "trailing_factor",
+    "wanda_mask",
     "with_csr_layers",
 ]

@@ -17,6 +17,7 @@ from course_lib.authoring.cells import read_cells
 CHAPTER = Path(__file__).resolve().parents[2] / "solutions" / "01_pruning"
 STORAGE, CHANNELS = CHAPTER / "02_sparse_storage.py", CHAPTER / "03_structured_pruning.py"
 PATTERNS, BEFORE_TRAINING = CHAPTER / "04_patterns_and_hardware.py", CHAPTER / "05_pruning_at_initialization.py"
+LANGUAGE = CHAPTER / "06_pruning_a_language_model.py"
 
 
 def careless(solution: str) -> list[str]:
@@ -51,6 +52,7 @@ VALIDATING = {
     CHANNELS: ["filter_norms", "taylor_importance", "slimming_penalty", "keep_channels", "coupled", "narrow_conv"],
     PATTERNS: ["nm_mask", "compress_2_4", "multiply_2_4", "swap_gains", "block_mask"],
     BEFORE_TRAINING: ["erk_densities"],
+    LANGUAGE: ["spoilt_output", "wanda_mask", "optimal_brain_surgeon", "trailing_factor", "sparsegpt"],
 }
 
 

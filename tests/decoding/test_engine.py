@@ -1,5 +1,6 @@
 """The engine against the readable Llama and against itself; on tiny random models, so no file is needed."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -329,3 +330,22 @@ def test_threads_of_python_may_share_an_engine():
         thread.join()
     for i, logits in enumerate(wanted):
         np.testing.assert_array_equal(got[i], logits)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_process_that_is_forked_off_can_compute_and_end():
+    """It has no helper threads: its work must not wait for them, nor its end."""
+    code = """
+import os, sys
+from tests.decoding.test_engine import *
+engine = Engine.from_tensors(TINY, engine_tensors(tiny_llama(9)), threads=4)
+wanted = read(engine, some_tokens(40))
+child = os.fork()
+if not child:
+    same = bool((read(engine, some_tokens(40)) == wanted).all())
+    del engine
+    os._exit(0 if same else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=root, timeout=120).returncode == 0

@@ -107,7 +107,7 @@ class RoundedInputs(nn.Module):
 def round_inputs_and_weights(model: Llama, run: Callable[[], object]) -> Llama:
     """A copy whose blocks' layers are `RoundedInputs`, with bounds from what `run()` sends through `model`."""
     bounds = input_bounds(block_layers(model), run)
-    rounded = copy.deepcopy(model)
-    for name, layer in block_layers(rounded).items():
-        rounded.set_submodule(name, RoundedInputs(layer, float(bounds[name].max())))
-    return rounded
+    instead = {
+        id(layer): RoundedInputs(layer, float(bounds[name].max())) for name, layer in block_layers(model).items()
+    }
+    return copy.deepcopy(model, instead)  # deepcopy takes what stands there in place of a copy

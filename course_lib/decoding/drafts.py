@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from course_lib.decoding.sampling import most_likely
+
 if TYPE_CHECKING:
     from course_lib.decoding.sampling import Sampler
     from course_lib.decoding.session import Session
@@ -157,7 +159,7 @@ class ModelDraft:
         rows: list[Tensor] = []
         while True:
             if greedy:
-                guesses.append(int(logits.argmax()))
+                guesses += most_likely(logits[None])
             else:
                 rows.append(self.sampler.probabilities(logits, [*text, *guesses]))
                 guesses.append(self.sampler.draw(rows[-1]))

@@ -39,6 +39,7 @@ _BLOCKS = {"Q4_1": (_INT4, 20), "Q8_0": (_INT8, 34)}  # kinds of GGUF whose bloc
 _PLANNED = ("tokens", "positions", "slot", "looked_at", "first", "looks", "text", "common", "rows")
 _LARGEST_HEAD = 256
 _LANES = 16
+_GROUP = 64  # slots of a pool that lie together
 
 
 class Work(NamedTuple):
@@ -64,17 +65,23 @@ class Work(NamedTuple):
 class Pool:
     """Room for the keys and values of many tokens.
 
+    Slots lie in groups, each with those of all layers: texts that need a few slots of a large pool touch a few pages of
+    its memory, and slots that follow each other lie side by side.
+
     Attributes:
-        keys, values: (layers, slots, key_value_heads, head width filled up to a multiple of 16), float16 or float32.
+        keys, values: (groups, layers, slots of a group, key_value_heads, head width filled up to a multiple of 16),
+            float16 or float32.
+        slots: how many tokens there is room for; the last group may be larger than what is left for it.
     """
 
     keys: np.ndarray
     values: np.ndarray
+    slots: int
 
-    @property
-    def slots(self) -> int:
-        """How many tokens there is room for."""
-        return self.keys.shape[1]
+    def places(self, slots: np.ndarray) -> np.ndarray:
+        """Where in the pool slots lie in layer 0, counted in slots; a layer further on are as many as a group has."""
+        _, layers, group = self.keys.shape[:3]
+        return (slots // group * (layers * group) + slots % group).astype(np.int32)
 
     @property
     def nbytes(self) -> int:
@@ -97,7 +104,7 @@ class _Batch(ctypes.Structure):
         ("out", ctypes.c_void_p),
         ("stride", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("keys", "values")),
-        ("slots", ctypes.c_int64),
+        ("group", ctypes.c_int64),
     )
 
 
@@ -193,10 +200,10 @@ class Engine:
         """
         if slots < 1:
             raise ValueError(f"slots must be at least 1, got {slots}")
-        wide = -(-self.shape.head_width // _LANES) * _LANES
-        size = (self.shape.layers, slots, self.shape.key_value_heads, wide)
+        wide, group = -(-self.shape.head_width // _LANES) * _LANES, min(slots, _GROUP)
+        size = (-(-slots // group), self.shape.layers, group, self.shape.key_value_heads, wide)
         kind = np.float32 if self.weights == "float32" or self.kernels == "numpy" else np.float16
-        return Pool(np.zeros(size, kind), np.zeros(size, kind))
+        return Pool(np.zeros(size, kind), np.zeros(size, kind), slots)
 
     @property
     def weight_bytes(self) -> int:
@@ -232,15 +239,17 @@ class Engine:
             if self._library is None:
                 out[:] = plain_forward(self.shape, self._plain, pool, plan, layers, hidden)
             else:
+                planned = {name: getattr(plan, name) for name in _PLANNED}
+                planned["slot"], planned["looked_at"] = pool.places(plan.slot), pool.places(plan.looked_at)
                 batch = _Batch(
                     count=len(plan.tokens),
                     wanted=len(plan.rows),
                     layers=layers,
                     hidden=hidden,
                     half=pool.keys.dtype == np.float16,
-                    slots=pool.slots,
+                    group=pool.keys.shape[2],
                     stride=out.strides[0] // out.itemsize,
-                    **{name: getattr(plan, name).ctypes.data for name in _PLANNED},
+                    **{name: array.ctypes.data for name, array in planned.items()},
                     **{
                         name: array.ctypes.data
                         for name, array in (("out", out), ("keys", pool.keys), ("values", pool.values))

@@ -24,7 +24,7 @@ class Plan(Protocol):
 
 
 class Cached(Protocol):
-    """Keys and values, (layers, slots, key_value_heads, at least the head's width)."""
+    """Keys and values, (groups, layers, slots of a group, key_value_heads, at least the head's width)."""
 
     @property
     def keys(self) -> np.ndarray: ...
@@ -38,20 +38,22 @@ def plain_forward(
 ) -> np.ndarray:
     """Logits (rows, vocabulary), or what the last norm puts out (rows, width), of the rows that `plan` names."""
     heads, narrow, width = shape.heads, shape.key_value_heads, shape.head_width
+    group = pool.keys.shape[2]
     x = weights["token_embd.weight"][plan.tokens]  # (tokens, width)
     for layer in range(layers):
         part = {name: weights[f"blk.{layer}.{name}.weight"] for name in _PARTS}
         normed = _norm(x, part["attn_norm"], shape.norm_eps)
         query = _rotate((normed @ part["attn_q"].T).reshape(-1, heads, width), plan.positions, shape)
-        pool.keys[layer, plan.slot, :, :width] = _rotate(
+        pool.keys[plan.slot // group, layer, plan.slot % group, :, :width] = _rotate(
             (normed @ part["attn_k"].T).reshape(-1, narrow, width), plan.positions, shape
         )
-        pool.values[layer, plan.slot, :, :width] = (normed @ part["attn_v"].T).reshape(-1, narrow, width)
+        value = (normed @ part["attn_v"].T).reshape(-1, narrow, width)
+        pool.values[plan.slot // group, layer, plan.slot % group, :, :width] = value
         mixed = np.empty_like(query)
         for i, (first, looks) in enumerate(zip(plan.first, plan.looks, strict=True)):
             slots = plan.looked_at[first : first + looks]
-            key = pool.keys[layer, slots, :, :width].astype(np.float32)  # (looks, key_value_heads, head width)
-            value = pool.values[layer, slots, :, :width].astype(np.float32)
+            at = (slots // group, layer, slots % group, slice(None), slice(width))
+            key, value = pool.keys[at].astype(np.float32), pool.values[at].astype(np.float32)  # (looks, narrow, width)
             grouped = query[i].reshape(narrow, heads // narrow, width)
             score = np.einsum("kgw,lkw->kgl", grouped, key) / np.sqrt(np.float32(width))
             share = np.exp(score - score.max(-1, keepdims=True))

@@ -41,6 +41,18 @@ def with_temperature(logits: Tensor, temperature: float) -> Tensor:
     return ((logits.double() - largest) / temperature).softmax(0).float()  # no overflow, however small the temperature
 
 
+def most_likely(logits: Tensor) -> list[int]:
+    """The token with the largest logit of each row, the first of several: greedy decoding.
+
+    In NumPy, since PyTorch has its threads share the search, and after it they wait for more work for milliseconds, in
+    which the engine's threads lack a processor.
+
+    Args:
+        logits: (rows, vocabulary).
+    """
+    return logits.detach().float().cpu().numpy().argmax(1).tolist()
+
+
 def top_k(probabilities: Tensor, k: int) -> Tensor:
     """Keep the k most probable tokens, and scale them so that they sum to 1.
 
@@ -197,10 +209,10 @@ class Sampler:
     def __call__(self, logits: Tensor, tokens: Sequence[int]) -> int:
         """The next token after `tokens`, given the logits that follow them, (vocabulary,)."""
         if self.temperature == 0 and self.repetition_penalty == 1:
-            largest = logits.max()
-            if not torch.isfinite(largest):
-                raise ValueError(f"logits must have a finite maximum and no NaN, got {largest.item()}")
-            return int(logits.argmax())
+            (best,) = most_likely(logits[None])
+            if not torch.isfinite(logits[best]):  # a NaN counts as the largest
+                raise ValueError(f"logits must have a finite maximum and no NaN, got {logits[best].item()}")
+            return best
         return self.draw(self.probabilities(logits, tokens))
 
 

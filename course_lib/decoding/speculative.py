@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from course_lib.decoding.sampling import most_likely
+
 if TYPE_CHECKING:
     from course_lib.decoding.drafts import Draft
     from course_lib.decoding.sampling import Sampler
@@ -236,7 +238,7 @@ def _verify(
 ) -> tuple[int, int]:
     """How many guesses stay, and the next token; `accept` on the sampler's distributions."""
     if sampler.temperature == 0 and sampler.repetition_penalty == 1:  # all lies on one token: no need of distributions
-        choices = logits.argmax(1).tolist()
+        choices = most_likely(logits)
         count = next((i for i, guess in enumerate(guesses) if guess != choices[i]), len(guesses))
         return count, choices[count]
     rows = [sampler.probabilities(row, [*text, *guesses[:i]]) for i, row in enumerate(logits)]

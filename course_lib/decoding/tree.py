@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from course_lib.decoding.sampling import most_likely
+
 if TYPE_CHECKING:
     from course_lib.decoding.session import Session
 
@@ -128,7 +130,7 @@ def _decode_with_trees(
 ) -> Iterator[list[int]]:
     if limit == 0:
         return
-    new = [int(session.feed(prompt, last=True)[-1].argmax())]
+    new = most_likely(session.feed(prompt, last=True))
     written = 0
     while True:
         before = len(session.tokens) - (len(new) - 1)  # of the new tokens, all but the last have been read
@@ -145,7 +147,7 @@ def _decode_with_trees(
             return
         tokens, parents = propose(new[-1])
         tokens, parents = tokens[:room], parents[:room]
-        choices = session.feed_tree(tokens, parents).argmax(1).tolist()
+        choices = most_likely(session.feed_tree(tokens, parents))
         path = accepted_path(tokens, parents, choices)
         session.keep(path)
         learn(choices, path)

@@ -31,11 +31,13 @@ from typing import Any, NamedTuple
 from course_lib.grading import sandbox
 from course_lib.grading.channel import Channel, Gone, Tree, frame
 from course_lib.grading.conversation import Player
+from course_lib.grading.large_pages import use_large_pages
 from course_lib.grading.wire import Heap, Receiver, known_modules
 
 CELL = "<your cell>"
 IMPORTS = "<imports>"
 LONGEST_MESSAGE = 600  # characters
+MANY = 50  # players from one process, after which it has taken as long as making the next ones quicker does
 _FUTURE = __future__.annotations.compiler_flag
 _DEFINING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 _NOT_FOR_PLAYERS = (
@@ -47,6 +49,7 @@ _NOT_FOR_PLAYERS = (
 )  # packages of the library that no answer uses
 
 Emptied = dict[tuple[str, int, str], list[FunctionType]]  # (file, first line, name) -> the functions from there
+Modules = dict[str, type[Any]]  # by name
 
 
 class AnswerError(Exception):
@@ -147,7 +150,10 @@ def fix_seeds() -> None:
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(0)
     if torch := sys.modules.get("torch"):
-        torch.manual_seed(0)
+        if torch.accelerator.is_available():
+            torch.manual_seed(0)
+        else:  # `torch.manual_seed` would write down the call stack, for devices that may come later: most of its time
+            torch.default_generator.manual_seed(0)
 
 
 def play(name: str, cell: str, before: list[str], names: dict[str, Any]) -> Callable[..., Any]:
@@ -290,12 +296,12 @@ class Stage(Player):
 
     Args:
         channel: to the referee.
-        packages: of the library, by name.
+        modules: the networks that both sides know.
         emptied: the functions of the library that have no body yet.
     """
 
-    def __init__(self, channel: Channel, packages: Iterable[str], emptied: Emptied) -> None:
-        super().__init__(channel, known_modules(library_networks(packages)), explain)
+    def __init__(self, channel: Channel, modules: Modules, emptied: Emptied) -> None:
+        super().__init__(channel, modules, explain)
         self._emptied = emptied
         self._names: dict[str, Any] = {}
         self._withheld: Withheld | None = None
@@ -375,10 +381,10 @@ def library_networks(packages: Iterable[str]) -> list[type[Any]]:
     return [each for each in dict.fromkeys(found) if issubclass(each, nn.Module) and each.__module__.startswith(tops)]
 
 
-def serve(stream: socket.socket, packages: Iterable[str], emptied: Emptied) -> None:
+def serve(stream: socket.socket, modules: Modules, emptied: Emptied) -> None:
     """Answer what the referee asks, until it has no more to ask."""
     channel = Channel(stream)
-    stage = Stage(channel, packages, emptied)
+    stage = Stage(channel, modules, emptied)
     with suppress(Gone):
         while True:
             match channel.receive():
@@ -441,20 +447,21 @@ def main() -> None:
         os.dup2(nowhere, stream)
     Channel(control).send(["ready"])
     control.settimeout(None)
+    modules = known_modules(library_networks(order.packages))
     if order.mode == "serve":
-        serve(control, order.packages, {})
+        serve(control, modules, {})
     else:
-        _fork_players(control, order)
+        _fork_players(control, order, modules)
     os._exit(0)
 
 
-def _fork_players(control: socket.socket, order: Order) -> None:
+def _fork_players(control: socket.socket, order: Order, modules: Modules) -> None:
     """Fork a player for each socket that comes (b"n"), and end it when told so (b"k")."""
     own = os.open("/proc/self/ns/pid", os.O_RDONLY) if order.mode == "box" else -1
     emptied = emptied_functions(sandbox.LIBRARY) if order.mode == "box" else {}
     gc.collect()
     gc.freeze()  # what is here now stays shared with the players
-    player = 0
+    player = made = 0
     while True:
         wish, files, _, _ = socket.recv_fds(control, 1, 1)
         if not wish:
@@ -465,15 +472,19 @@ def _fork_players(control: socket.socket, order: Order) -> None:
         if wish == b"n":
             if order.mode == "box":
                 sandbox.new_process_space(own)
+            made += 1
+            if made == MANY:
+                with suppress(OSError):
+                    use_large_pages()
             player = os.fork()
             if player == 0:
                 control.close()
-                _be_a_player(socket.socket(fileno=files[0]), order, own, emptied)
+                _be_a_player(socket.socket(fileno=files[0]), order, own, modules, emptied)
             os.close(files[0])
         control.sendall(b"d")
 
 
-def _be_a_player(stream: socket.socket, order: Order, own: int, emptied: Emptied) -> None:
+def _be_a_player(stream: socket.socket, order: Order, own: int, modules: Modules, emptied: Emptied) -> None:
     try:
         if order.mode == "box":
             os.close(own)
@@ -486,7 +497,7 @@ def _be_a_player(stream: socket.socket, order: Order, own: int, emptied: Emptied
             Channel(stream).send(["answer", ["broken", f"the walls of the sandbox do not stand: {error}"]])
         os._exit(1)
     with suppress(BaseException):
-        serve(stream, order.packages, emptied)
+        serve(stream, modules, emptied)
     os._exit(0)
 
 

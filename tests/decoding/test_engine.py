@@ -77,7 +77,7 @@ def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
 def read_exactly(engine: Engine, tokens: list[int]) -> np.ndarray:
     """As `read`, with keys and values in float32: rounding to 8 bits is a step, which float16 may set off."""
     pool = engine.pool(len(tokens))
-    pool = Pool(pool.keys.astype(np.float32), pool.values.astype(np.float32))
+    pool = Pool(pool.keys.astype(np.float32), pool.values.astype(np.float32), pool.slots)
     [logits] = engine.forward(pool, [Work([], tokens, list(range(len(tokens))))])
     return logits
 
@@ -134,6 +134,20 @@ def test_a_tokens_logits_are_the_same_to_the_last_bit_in_any_company(kernels, we
     [_, first] = others.forward(pool, [company, Work([], tokens[:cut], slots[:cut])])
     [rest] = others.forward(pool, [Work(slots[:cut], tokens[cut:], slots[cut:count])])
     np.testing.assert_array_equal(np.concatenate([first, rest]), wanted)
+
+
+@pytest.mark.parametrize("kernels", usable())
+def test_a_short_text_writes_to_the_beginning_of_a_large_pool_only(kernels):
+    # so that a session with room for a long text costs neither its memory nor the time to clear it
+    engine = Engine.from_tensors(TINY, engine_tensors(tiny_llama(3)), kernels=kernels)
+    pool = engine.pool(1000)
+    engine.forward(pool, [Work([], some_tokens(60), list(range(60)))])
+    for numbers in (pool.keys, pool.values):
+        written = np.flatnonzero(numbers)
+        assert len(written) and written[-1] < numbers.size * 64 / 1000
+    assert pool.slots == 1000
+    with pytest.raises(ValueError, match="slots must be between 0 and 999, got 1000"):
+        engine.forward(pool, [Work([], [1], [1000])])
 
 
 def test_the_nodes_of_a_tree_read_their_own_branch():

@@ -6,6 +6,7 @@ The banks go through grading as well, from player to referee, and have to get th
 the same checks give in one process.
 """
 
+import ast
 import contextlib
 import io
 from dataclasses import replace
@@ -102,6 +103,22 @@ def built_upon(lesson, exercise):
     return {f"exercise-{name}": lesson.exercise(name).solution() for name in exercise.uses}
 
 
+def cell_with(answer, bank, exercise):
+    """What a learner would have handed in: of the bank's file this answer, and what it is made of."""
+    text = bank.path.read_text(encoding="utf-8")
+    functions = {each.name: each for each in ast.parse(text).body if isinstance(each, ast.FunctionDef)}
+    needed, waiting = set(), [answer.name]
+    while waiting:
+        needed.add(name := waiting.pop())
+        used = {node.id for node in ast.walk(functions[name]) if isinstance(node, ast.Name)}
+        waiting += (used & functions.keys()) - needed
+    lines = text.splitlines()
+    for name in functions.keys() - needed:
+        first = min([functions[name].lineno, *(each.lineno for each in functions[name].decorator_list)])
+        lines[first - 1 : functions[name].end_lineno] = [""] * (functions[name].end_lineno - first + 1)
+    return "\n".join([*lines, f"{exercise.name} = {answer.name}\n"])
+
+
 def in_one_process(lesson, exercise, cell):
     """The messages of the checks by grade_id, None for those that passed, with the answer called directly."""
     names = imported(lesson.imports)
@@ -127,7 +144,7 @@ def test_banks_get_the_same_verdicts_and_messages_from_a_referee_as_in_one_proce
     bank = read_answers(lesson, exercise)
     told = bank.wrong[0]  # looking for the misconception of each would take minutes; its own test does that
     for answer in (*bank.right, *bank.wrong):
-        cell = f"{bank.path.read_text(encoding='utf-8')}\n{exercise.name} = {answer.name}\n"
+        cell = cell_with(answer, bank, exercise)
         result = graded(lesson, exercise, cell, bank=answer is told)
         assert (result.status == "passed") is (answer in bank.right), (answer.name, result.message)
         if answer.name != OWN_CLOCK:

@@ -290,16 +290,16 @@ struct Shape {
     float rope_base, norm_eps;
 };
 
-// What one call computes: `count` tokens, each with its position, the slot for its key and value, and the slots that it
-// looks at: slots[first[i]] and the looks[i] - 1 that follow. All later tokens of the same text look at the first
+// What one call computes: `count` tokens, each with its position, the place for its key and value, and the places that it
+// looks at: looked_at[first[i]] and the looks[i] - 1 that follow. All later tokens of the same text look at the first
 // common[i] of them, too. `rows` names the tokens whose logits are wanted.
 struct Batch {
     int32_t count, wanted, layers, hidden, half;
     const int32_t *tokens, *positions, *slot, *looked_at, *first, *looks, *text, *common, *rows;
     float* out;            // (wanted, vocabulary), or (wanted, width) of the last norm's output
     int64_t stride;        // from one row of `out` to the next
-    void *keys, *values;   // (layers, slots, key_value_heads, padded head width)
-    int64_t slots;
+    void *keys, *values;   // (groups, layers, group, key_value_heads, padded head width); a place is a row of layer 0,
+    int64_t group;         // counted in rows of (key_value_heads, padded head width), and `group` rows on is the next layer
 };
 
 }  // extern "C"
@@ -455,7 +455,7 @@ struct Engine {
         constexpr int ALL = HEADS * TOKENS;
         const int width = shape.head_width, space = head_space, row_width = queries() + 2 * keys();
         const size_t per_slot = size_t(shape.key_value_heads) * space;
-        const size_t place = size_t(layer) * batch.slots * per_slot + size_t(head / (shape.heads / shape.key_value_heads)) * space;
+        const size_t place = size_t(layer) * batch.group * per_slot + size_t(head / (shape.heads / shape.key_value_heads)) * space;
         const Number *key = (const Number*)batch.keys + place, *value = (const Number*)batch.values + place;
         const int32_t *slots[TOKENS], *looks = batch.looks + start + token;
         int longest = 0;
@@ -549,7 +549,7 @@ struct Engine {
             float* row = &qkv[size_t(t) * width + size_t(h) * head];
             rotate(row, &turn[size_t(t) * head]);
             if (h < heads) return;
-            const size_t at = ((size_t(number) * batch.slots + batch.slot[start + t]) * kv + (h - heads)) * head_space;
+            const size_t at = ((size_t(number) * batch.group + batch.slot[start + t]) * kv + (h - heads)) * head_space;
             store_cached(row, (Number*)batch.keys + at);
             store_cached(row + keys(), (Number*)batch.values + at);
         });

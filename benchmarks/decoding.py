@@ -14,11 +14,11 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import llama_cpp
 import numpy as np
@@ -30,10 +30,10 @@ from course_lib.data.documentation import passages
 from course_lib.data.writing_tasks import KINDS, writing_tasks
 from course_lib.decoding.engine import Engine, Weights, Work
 from course_lib.decoding.generation import generate
-from course_lib.decoding.reference import AdaptiveCopier, call_costs, decode_by_copying
+from course_lib.decoding.reference import AdaptiveCopier, Copier, FixedCopier, call_costs, decode_by_copying
 from course_lib.decoding.sampling import Sampler
 from course_lib.decoding.scheduling import Request, Scheduler
-from course_lib.decoding.session import EngineSession
+from course_lib.decoding.session import session
 from course_lib.decoding.simulation import Visit, WallClock
 from course_lib.decoding.simulation import run as run_requests
 from course_lib.language.gguf import read_gguf
@@ -47,6 +47,7 @@ REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "decoding.md"
 WEIGHTS: tuple[Weights, ...] = ("file", "int8", "bfloat16", "float32")
 CONTEXT = 2048
 LONGEST_COPY = 24
+LOOKUP = 10  # tokens that prompt lookup copies
 TOPICS = (
     *("volcanoes", "bread", "whales", "chess", "the Moon", "bridges", "honey", "maps"),
     *("clocks", "rivers", "owls", "glass", "salt", "bicycles", "paper", "tea"),
@@ -298,92 +299,138 @@ def engines_part(path: Path, readable: Llama, prompt: Sequence[int], text: Tenso
     return lines
 
 
+class Way(NamedTuple):
+    """A way to decode: what writes after a prompt, seconds until its first token and to its end."""
+
+    write: Callable[[list[int]], Iterator[list[int]]]
+    seconds: dict[str, list[tuple[float, float]]]  # of each kind of request
+    calls: dict[str, list[tuple[int, int]]]  # tokens, calls of the model that gave them
+
+
 def copying_part(path: Path, readable: Llama, tokenizer: Tokenizer, quick: bool) -> list[str]:
-    """Inference with reference on our engine, prompt lookup on transformers', each beside its own plain decoding."""
-    limit, rounds, per_kind, threads = (16, 1, 1, 1) if quick else (128, 3, 3, 2)
+    """Copying beside prompt lookup: on the engine, and in PyTorch beside transformers', each beside plain decoding."""
+    limit, rounds, per_kind, threads = (16, 1, 1, 1) if quick else (128, 5, 3, 2)
     torch.set_num_threads(threads)
-    engine = Engine.from_gguf(path, "file", threads)
-    model = transformers_llama(readable, torch.float32)
-    timed = EngineSession(engine, CONTEXT)
-    timed.feed(tokenizer.encode(passages("calibration")[:1000]))
-    costs = call_costs(timed, LONGEST_COPY)
-    chosen = [task for kind in KINDS for task in [t for t in writing_tasks("report") if t.kind == kind][:per_kind]]
-    seconds: dict[tuple[str, str], list[float]] = {}
-    steps: dict[str, list[tuple[int, int]]] = {}
+    engine, theirs = Engine.from_gguf(path, "file", threads), transformers_llama(readable, torch.float32)
+    begun = tokenizer.encode(passages("calibration")[:1000])
+    costs = {}
+    for name, model in (("engine", engine), ("PyTorch", readable)):
+        timed = session(model, CONTEXT)
+        timed.feed(begun)
+        costs[name] = call_costs(timed, LONGEST_COPY)
+
+    def ours(model: Engine | Llama, copier: Callable[[], Copier] | None) -> Callable[[list[int]], Iterator[list[int]]]:
+        def write(prompt: list[int]) -> Iterator[list[int]]:
+            text = session(model, CONTEXT)
+            if copier is None:
+                return ([token] for token in generate(text, prompt, Sampler(), limit, tokenizer.end))
+            return decode_by_copying(text, prompt, copier(), Sampler(), limit, tokenizer.end)
+
+        return write
+
+    def transformers_way(**options: Any) -> Callable[[list[int]], Iterator[list[int]]]:
+        def write(prompt: list[int]) -> Iterator[list[int]]:
+            for count in (1, limit):  # one token alone tells how long the prompt takes
+                made = theirs.generate(torch.tensor([prompt]), max_new_tokens=count, do_sample=False, **options)
+                yield made[0, len(prompt) :].tolist()
+
+        return write
+
+    def lookup() -> Copier:
+        return FixedCopier(trigger=1, count=LOOKUP, longest=2, latest=False)
+
+    writers = {
+        "engine, plain": ours(engine, None),
+        "engine, adaptive copying": ours(engine, lambda: AdaptiveCopier(costs["engine"])),
+        "engine, prompt lookup": ours(engine, lookup),
+        "readable Llama, plain": ours(readable, None),
+        "readable Llama, adaptive copying": ours(readable, lambda: AdaptiveCopier(costs["PyTorch"])),
+        "transformers, plain": transformers_way(),
+        "transformers, prompt lookup": transformers_way(prompt_lookup_num_tokens=LOOKUP),
+    }
+    ways = {name: Way(write, {}, {}) for name, write in writers.items()}
     load = load_average()
-    for task in chosen:
-        prompt = tokenizer.chat([{"role": "user", "content": task.request}])
-
-        def plain(prompt: list[int] = prompt) -> list[int]:
-            return list(generate(EngineSession(engine, CONTEXT), prompt, Sampler(), limit, tokenizer.end))
-
-        def copied(prompt: list[int] = prompt) -> list[list[int]]:
-            session = EngineSession(engine, CONTEXT)
-            return list(decode_by_copying(session, prompt, AdaptiveCopier(costs), Sampler(), limit, tokenizer.end))
-
-        def theirs(lookup: int | None, prompt: list[int] = prompt) -> list[int]:
-            options = {"prompt_lookup_num_tokens": lookup} if lookup else {}
-            made = model.generate(torch.tensor([prompt]), max_new_tokens=limit, do_sample=False, **options)
-            return made[0, len(prompt) :].tolist()
-
-        ways: dict[str, Callable[[], Any]] = {
-            "ours plain": plain,
-            "ours copying": copied,
-            "theirs plain": lambda: theirs(None),
-            "theirs lookup": lambda: theirs(10),
-        }
-        times: dict[str, list[float]] = {name: [] for name in ways}
-        results: dict[str, Any] = {}
-        for turn in range(rounds + 1):
+    for kind in KINDS:
+        for number, task in enumerate([task for task in writing_tasks("report") if task.kind == kind][:per_kind]):
+            prompt = tokenizer.chat([{"role": "user", "content": task.request}])
+            times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+            plain: list[int] = []
+            for turn in range(rounds + 1):
+                for name, way in ways.items():
+                    on_engine = name.startswith("engine")
+                    if not on_engine and (turn > 1 or (turn == 0 and number)):
+                        continue  # slow ones: each kind warms them once, each request is measured once
+                    first, whole, steps = stopwatch(way.write(prompt), apart=name.startswith("transformers"))
+                    if turn:
+                        times[name].append((first, whole))
+                    if turn == 1:
+                        way.calls.setdefault(kind, []).append((sum(map(len, steps)), len(steps)))
+                    if on_engine:
+                        text = [token for step in steps for token in step]
+                        plain = plain or text
+                        if text != plain:
+                            raise AssertionError(f"{task.name}: {name} wrote another text than plain decoding")
             for name, way in ways.items():
-                if name.startswith("theirs") and turn > 1 and not quick:
-                    continue  # slow; once warm and once measured
-                start = perf_counter()
-                results[name] = way()
-                if turn:
-                    times[name].append(perf_counter() - start)
-        flat = [token for step in results["ours copying"] for token in step]
-        if flat != results["ours plain"]:
-            raise AssertionError(f"{task.name}: copying wrote another text than plain decoding")
-        steps.setdefault(task.kind, []).append((len(flat), len(results["ours copying"])))
-        for name, values in times.items():
-            seconds.setdefault((task.kind, name), []).append(statistics.median(values))
+                medians = tuple(statistics.median(values) for values in zip(*times[name], strict=True))
+                way.seconds.setdefault(kind, []).append(medians)  # type: ignore[arg-type]
+    return [
+        *copying_tables(ways, per_kind, limit, threads, costs),
+        f"Load average before: {load:.1f}, after: {load_average():.1f}.",
+        "",
+    ]
+
+
+def stopwatch(steps: Iterator[list[int]], apart: bool) -> tuple[float, float, list[list[int]]]:
+    """Seconds to the first step and to the last, and the steps; `apart`: the first is a run of its own."""
+    start = perf_counter()
+    given = [next(steps)]
+    first = perf_counter()
+    given += steps
+    end = perf_counter()
+    return (first - start, end - first, given[1:]) if apart else (first - start, end - start, given)
+
+
+def copying_tables(
+    ways: dict[str, Way], per_kind: int, limit: int, threads: int, costs: dict[str, list[float]]
+) -> list[str]:
+    """How much faster than its own plain decoding each way is: writing alone, and with the reading of the prompt."""
     lines = [
         "## Copying from the prompt",
         "",
-        f"{per_kind} requests of each kind that no setting was chosen with, at most {limit} tokens, greedy, {threads} "
-        "threads, reading the prompt included. Ours: adaptive copying (lesson 3) beside plain decoding on the same "
-        "engine, every text equal token for token. transformers: `prompt_lookup_num_tokens=10` beside plain "
-        "`generate`, float32.",
+        f"{per_kind} requests of each kind, none of which a setting was chosen with; at most {limit} tokens, greedy, "
+        f"{threads} threads. Each way of decoding is compared with plain decoding of the same model by the same program; on the engine every text is equal token for token. *Writing*: without "
+        "the time to the first token, which is the same for all ways; *all*: with it. Prompt lookup copies "
+        f"{LOOKUP} tokens from the first place where the last two or the last one stood, as transformers' "
+        "`prompt_lookup_num_tokens` does. The engine computes with the file's 4 bits, PyTorch with float32.",
         "",
-        "| requests | ours, plain | ours, copying | faster | tokens a call "
-        "| transformers, plain | prompt lookup | faster |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| way | " + " | ".join(f"{kind}: writing | all" for kind in KINDS) + " | seconds for all |",
+        "|---|" + "--:|" * (2 * len(KINDS) + 1),
     ]
-    for kind in KINDS:
-        total = {
-            name: sum(seconds[kind, name]) for name in ("ours plain", "ours copying", "theirs plain", "theirs lookup")
-        }
-        written, calls = (sum(pair[i] for pair in steps[kind]) for i in (0, 1))
-        ratios = [
-            statistics.geometric_mean([a / b for a, b in zip(seconds[kind, slow], seconds[kind, fast], strict=True)])
-            for slow, fast in (("ours plain", "ours copying"), ("theirs plain", "theirs lookup"))
-        ]
-        cells = [
-            kind,
-            f"{total['ours plain']:.2f} s",
-            f"{total['ours copying']:.2f} s",
-            f"{ratios[0]:.2f}×",
-            f"{written / calls:.2f}",
-            f"{total['theirs plain']:.1f} s",
-            f"{total['theirs lookup']:.1f} s",
-            f"{ratios[1]:.2f}×",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+    for name, way in ways.items():
+        plain = ways[name.partition(",")[0] + ", plain"]
+        cells = []
+        for kind in KINDS:
+            pairs = list(zip(plain.seconds[kind], way.seconds[kind], strict=True))
+            writing = [(slow[1] - slow[0]) / (fast[1] - fast[0]) for slow, fast in pairs]
+            cells += [f"{statistics.geometric_mean(writing):.2f}×"]
+            cells += [f"{statistics.geometric_mean([slow[1] / fast[1] for slow, fast in pairs]):.2f}×"]
+        total = sum(whole for values in way.seconds.values() for _, whole in values)
+        lines.append(f"| {name} | {' | '.join(cells)} | {total:.1f} |")
+    steps = {
+        name: ", ".join(
+            f"{kind} {sum(a for a, _ in ways[name].calls[kind]) / sum(b for _, b in ways[name].calls[kind]):.2f}"
+            for kind in KINDS
+        )
+        for name in ("engine, adaptive copying", "engine, prompt lookup")
+    }
+    called = {name: ", ".join(f"{values[k]:.2f}" for k in (1, 3, 7, 15)) for name, values in costs.items()}
     return [
         *lines,
         "",
-        f"Faster: geometric mean over requests. Load average before: {load:.1f}, after: {load_average():.1f}.",
+        f"Tokens a call on the engine: adaptive copying {steps['engine, adaptive copying']}; prompt lookup "
+        f"{steps['engine, prompt lookup']}. A call with 1, 3, 7 and 15 copied tokens takes, in units of one without: "
+        f"{called['engine']} on the engine, {called['PyTorch']} on the readable Llama in PyTorch. Ratios are geometric "
+        "means over requests.",
         "",
     ]
 

@@ -398,10 +398,11 @@ def copying_tables(
         "## Copying from the prompt",
         "",
         f"{per_kind} requests of each kind, none of which a setting was chosen with; at most {limit} tokens, greedy, "
-        f"{threads} threads. Each way of decoding is compared with plain decoding of the same model by the same program; on the engine every text is equal token for token. *Writing*: without "
-        "the time to the first token, which is the same for all ways; *all*: with it. Prompt lookup copies "
-        f"{LOOKUP} tokens from the first place where the last two or the last one stood, as transformers' "
-        "`prompt_lookup_num_tokens` does. The engine computes with the file's 4 bits, PyTorch with float32.",
+        f"{threads} threads. Each way of decoding is compared with plain decoding of the same model by the same "
+        "program; on the engine every text is equal token for token. *Writing*: without the time to the first token, "
+        f"which is the same for all ways; *all*: with it. Prompt lookup copies {LOOKUP} tokens from the first place "
+        "where the last two or the last one stood, as transformers' `prompt_lookup_num_tokens` does. The engine "
+        "computes with the file's 4 bits, PyTorch with float32.",
         "",
         "| way | " + " | ".join(f"{kind}: writing | all" for kind in KINDS) + " | seconds for all |",
         "|---|" + "--:|" * (2 * len(KINDS) + 1),

@@ -12,7 +12,9 @@ than the making of a tensor), or statements of at least half of the solution's w
 import ast
 import builtins
 import re
+from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from course_lib.authoring.lesson import Lesson
@@ -129,27 +131,32 @@ def _weight(node: ast.AST) -> int:
     return sum(isinstance(inner, _WEIGHED + _COMPREHENSIONS) for inner in ast.walk(node))
 
 
-def _expressions(code: str) -> list[ast.expr]:
-    """Every expression in `code`, however deep; none where it is not Python."""
+def _expressions(code: str) -> dict[type[ast.expr], list[ast.expr]]:
+    """Every expression in `code`, however deep, by its kind; none where it is not Python."""
+    found: dict[type[ast.expr], list[ast.expr]] = defaultdict(list)
     try:
         nodes = list(ast.walk(ast.parse(code)))
     except SyntaxError:
-        return []
-    changes = [
-        e for node in nodes if (e := _essence(node)) is not None and isinstance(node, ast.Assign | ast.AugAssign)
-    ]
-    return changes + [node for node in nodes if isinstance(node, ast.expr)]
+        return found
+    for node in nodes:
+        change = _essence(node) if isinstance(node, ast.Assign | ast.AugAssign) else None
+        for expression in (change, node):
+            if isinstance(expression, ast.expr):
+                found[type(expression)].append(expression)
+    return found
 
 
-def _is_among(statement: ast.expr, expressions: list[ast.expr], fixed: set[str]) -> bool:
-    kind = type(statement)
-    return any(type(expression) is kind and _matches(statement, expression, fixed, {}) for expression in expressions)
+def _is_among(statement: ast.expr, expressions: dict[type[ast.expr], list[ast.expr]], fixed: set[str]) -> bool:
+    return any(_matches(statement, expression, fixed, {}) for expression in expressions.get(type(statement), ()))
 
 
 def _matches(pattern: Any, node: Any, fixed: set[str], meaning: dict[str, str]) -> bool:
     """Whether `node` is `pattern` once each variable of the pattern is given a meaning, which is noted in `meaning`."""
     if isinstance(pattern, ast.Name) and pattern.id not in fixed:
-        return isinstance(node, ast.expr) and meaning.setdefault(pattern.id, ast.unparse(node)) == ast.unparse(node)
+        if not isinstance(node, ast.expr):
+            return False
+        text = ast.unparse(node)
+        return meaning.setdefault(pattern.id, text) == text
     if type(pattern) is not type(node):
         return False
     if isinstance(pattern, ast.arg):
@@ -159,6 +166,12 @@ def _matches(pattern: Any, node: Any, fixed: set[str], meaning: dict[str, str]) 
             _matches(inner, other, fixed, meaning) for inner, other in zip(pattern, node, strict=True)
         )
     if isinstance(pattern, ast.AST):
-        fields = [field for field in pattern._fields if field not in ("ctx", "annotation", "kind", "type_comment")]
+        fields = _compared(pattern._fields)
         return all(_matches(getattr(pattern, f, None), getattr(node, f, None), fixed, meaning) for f in fields)
     return bool(pattern == node)
+
+
+@cache
+def _compared(fields: tuple[str, ...]) -> tuple[str, ...]:
+    """The fields of a node that count, the last one first: an attribute's name is compared before what it is of."""
+    return tuple(f for f in reversed(fields) if f not in ("ctx", "annotation", "kind", "type_comment"))

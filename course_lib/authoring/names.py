@@ -10,7 +10,10 @@ _BUILTINS = frozenset(dir(builtins)) | {"__name__", "__file__", "__doc__", "get_
 
 def bound_names(source: str) -> set[str]:
     """The names that running `source` as a cell defines: assignments, imports, functions, classes, loop variables."""
-    table = symtable.symtable(source, "<cell>", "exec")
+    return _bound(symtable.symtable(source, "<cell>", "exec"))
+
+
+def _bound(table: symtable.SymbolTable) -> set[str]:
     bound = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
     declared = {name for inner in _inner(table) for name in _declared_global(inner)}
     return bound | declared
@@ -22,7 +25,7 @@ def free_names(source: str) -> set[str]:
     needed = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
     for inner in _inner(table):
         needed |= {symbol.get_name() for symbol in inner.get_symbols() if symbol.is_global() and symbol.is_referenced()}
-    return needed - bound_names(source) - _BUILTINS
+    return needed - _bound(table) - _BUILTINS
 
 
 def _inner(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:

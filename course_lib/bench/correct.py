@@ -11,7 +11,7 @@ from course_lib.bench.timing import is_session
 from course_lib.data import Split
 
 
-def predictions(network: Any, split: Split, batch: int = 100) -> Tensor:
+def predictions(network: Any, split: Split, batch: int = 50) -> Tensor:
     """The class that `network` gives to each image of `split`: (n,), int64.
 
     Takes a network (run in evaluation mode; afterwards its modes are as before), a session of ONNX Runtime, or a
@@ -26,7 +26,7 @@ def predictions(network: Any, split: Split, batch: int = 100) -> Tensor:
         return torch.cat([network(images.to(device)).argmax(1).cpu() for images, _ in split.batches(batch)])
 
 
-def accuracy(network: Any, split: Split, batch: int = 100) -> float:
+def accuracy(network: Any, split: Split, batch: int = 50) -> float:
     """The share of the images of `split` that `network` (as in `predictions`) puts into the right class, in percent."""
     right = predictions(network, split, batch) == split.labels
     return 100 * right.sum().item() / len(right)

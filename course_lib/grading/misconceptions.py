@@ -176,11 +176,12 @@ def same_outcome(one: Outcome, other: Outcome, gradients: bool = True) -> bool |
     """Whether two calls did the same; None where that cannot be told."""
     if one.raised != other.raised:
         return False
-    if same(one.arguments, other.arguments, gradients) is False:
+    told = same(one.result, other.result, gradients)
+    if told is False or same(one.arguments, other.arguments, gradients) is False:
         return False
     if gradients and same(one.gradients, other.gradients) is False:
         return False
-    return same(one.result, other.result, gradients)
+    return told
 
 
 def same(one: Any, other: Any, gradients: bool = True) -> bool | None:
@@ -265,9 +266,11 @@ def _same_tensors(torch: Any, one: Any, other: Any) -> bool:
     one, other = one.detach(), other.detach()
     if one.layout != torch.strided:
         one, other = one.to_dense(), other.to_dense()
+    if torch.equal(one, other):
+        return True
     if one.is_floating_point() or one.is_complex():
         return bool(torch.allclose(one, other, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True))
-    return bool(torch.equal(one, other))
+    return False
 
 
 def _same_arrays(numpy: Any, one: Any, other: Any) -> bool:

@@ -55,6 +55,9 @@ class _Pickler(pickle.Pickler):
                 return None  # a method such as [].append: its list has to be copied
             self.shared.append(value)
             return len(self.shared) - 1
+        if isinstance(value, _Storage):
+            self.shared.append(value)
+            return len(self.shared) - 1
         return None
 
     def reducer_override(self, value: Any) -> Any:
@@ -69,7 +72,17 @@ class _Pickler(pickle.Pickler):
             return MethodType, (value.__func__, value.__self__)
         if (torch := sys.modules.get("torch")) and isinstance(value, torch.Generator):
             return _generator, (str(value.device), value.get_state())
+        if torch and type(value) is torch.Tensor and _is_plain(torch, value):
+            place = (value.storage_offset(), value.size(), value.stride())
+            return _tensor, (_Storage(value.untyped_storage().clone()), value.dtype, place, value.requires_grad)
         return NotImplemented
+
+
+class _Storage:
+    """The bytes of a tensor as they were; every copy of the tensor gets its own."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
 
 
 class _Unpickler(pickle.Unpickler):
@@ -119,3 +132,16 @@ def _generator(device: str, state: Any) -> Any:
     import torch
 
     return torch.Generator(device).set_state(state)
+
+
+def _is_plain(torch: Any, tensor: Any) -> bool:
+    """Whether its bytes and where they lie say all about a tensor; the others are left to torch's own pickling."""
+    lies_plainly = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    return lies_plainly and not (tensor.is_conj() or tensor.is_neg() or tensor._backward_hooks or vars(tensor))
+
+
+def _tensor(storage: _Storage, dtype: Any, place: tuple[Any, ...], requires_grad: bool) -> Any:
+    import torch
+
+    tensor = torch.empty(0, dtype=dtype).set_(storage.content.clone(), *place)
+    return tensor.requires_grad_(requires_grad)

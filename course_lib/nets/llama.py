@@ -10,9 +10,9 @@ Ainslie et al. 2023, "GQA: Training Generalized Multi-Query Transformer Models f
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from course_lib.language.gguf import GGUF, GGUFError, half_split, read_gguf
 from course_lib.language.shape import TINY, LlamaShape, tensor_names
@@ -401,7 +402,19 @@ def engine_tensors(model: Llama) -> dict[str, np.ndarray]:
 
 
 def _with_weights(shape: LlamaShape, weights: dict[str, Tensor]) -> Llama:
-    with torch.device("meta"):  # no memory, no random numbers
+    with torch.device("meta"), _Unfilled():  # no memory, no random numbers
         model = Llama(shape)
     model.load_state_dict(weights, assign=True)
     return model.eval()
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what `torch.nn.init` does: on the device "meta" it would import half of PyTorch's compiler."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from course_lib.nets.llama import Llama
 
+_COLUMNS = 192  # of a symmetric product, taken at a time
+
 
 def gram_matrix(inputs: Tensor) -> Tensor:
     """The sum of x xᵀ over all tokens x that a layer reads: all that its pruning has to know of them.
@@ -24,7 +26,12 @@ def gram_matrix(inputs: Tensor) -> Tensor:
         (width, width), float32, symmetric. Those of several batches add up.
     """
     tokens = inputs.flatten(0, -2).float()
-    return tokens.T @ tokens
+    gram = torch.empty(tokens.shape[1], tokens.shape[1])
+    for start in range(0, len(gram), _COLUMNS):  # what stands on the right of the diagonal stands below it, too
+        stop = start + _COLUMNS
+        gram[start:stop, start:] = tokens[:, start:stop].T @ tokens[:, start:]
+        gram[stop:, start:stop] = gram[start:stop, stop:].T
+    return gram
 
 
 def spoilt_output(weight: Tensor, pruned: Tensor, gram: Tensor) -> float:
@@ -195,7 +202,7 @@ def sparsegpt(weight: Tensor, factor: Tensor, sparsity: float = 0.5, block: int 
         for j in range(start, end):
             spread[:, j - start] = torch.where(gone[:, j - start], pruned[:, j] / factor[j, j], 0)
             pruned[:, j:end] -= torch.outer(spread[:, j - start], factor[j, j:end])
-        pruned[:, end:] -= spread @ factor[start:end, end:]
+        pruned[:, end:].addmm_(spread, factor[start:end, end:], alpha=-1)
         pruned[:, start:end][gone] = 0  # exactly, not up to rounding
     return pruned
 
@@ -207,7 +214,8 @@ def prune_layer_by_layer(
     """Prune the linear layers of a language model in place, from the first decoder layer to the last.
 
     Each decoder layer (attention and feed-forward network) reads what the pruned ones before it have made of the
-    tokens. It runs once to add up what its linear layers read, then these are pruned, then it runs once more.
+    tokens. It runs once to add up what its linear layers read, then these are pruned, then it runs once more for the
+    next one.
     The embedding, which is the last layer too, stays as it is.
 
     Args:
@@ -223,10 +231,12 @@ def prune_layer_by_layer(
 
     turns = rotary_turns(torch.arange(tokens.shape[1]), model.shape.head_width, model.shape.rope_base)
     hidden = model.embed_tokens(tokens)
-    for number, decoder_layer in enumerate(list(model.layers)[:layers]):
+    chosen = list(model.layers)[:layers]
+    for number, decoder_layer in enumerate(chosen):
         linears = {name: module for name, module in decoder_layer.named_modules() if isinstance(module, nn.Linear)}
         grams: dict[str, Tensor] = {}
-        hooks = [linear.register_forward_pre_hook(_keep_gram(grams, name)) for name, linear in linears.items()]
+        last: list[Tensor] = []
+        hooks = [linear.register_forward_pre_hook(_keep_gram(grams, name, last)) for name, linear in linears.items()]
         try:
             decoder_layer(hidden, turns, None, number, None)
         finally:
@@ -234,11 +244,18 @@ def prune_layer_by_layer(
                 hook.remove()
         for name, linear in linears.items():
             linear.weight.copy_(prune(linear.weight.detach().float(), grams[name]))
-        hidden = decoder_layer(hidden, turns, None, number, None)
+        if number + 1 < len(chosen):
+            hidden = decoder_layer(hidden, turns, None, number, None)
 
 
-def _keep_gram(grams: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _keep_gram(
+    grams: dict[str, Tensor], name: str, last: list[Tensor]
+) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """A hook that keeps the Gram matrix of what a layer reads; `last` is what the layer before it read, and its own."""
+
     def keep(linear: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        grams[name] = gram_matrix(inputs[0])
+        if not last or last[0] is not inputs[0]:
+            last[:] = [inputs[0], gram_matrix(inputs[0])]
+        grams[name] = last[1]
 
     return keep

@@ -116,8 +116,8 @@ def bitmask_encode(weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     occupied = weight.flatten() != 0
     padded = torch.nn.functional.pad(occupied, (0, -len(occupied) % 8)).view(-1, 8)
-    worth = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], device=weight.device)
-    return (padded * worth).sum(dim=1).to(torch.uint8), weight.flatten()[occupied]
+    worth = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=weight.device)
+    return (padded * worth).sum(dim=1, dtype=torch.uint8), weight.flatten()[occupied]
 
 
 def bitmask_decode(bits: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -196,10 +196,11 @@ def save_sparse(weights: Mapping[str, Tensor], path: Path | str, layout: Layout 
     arrays: dict[str, Tensor] = {}
     described = {}
     for name, weight in weights.items():
-        candidates = _encodings(weight.detach().cpu())
-        chosen = layout if layout in candidates else min(candidates, key=lambda each: _bytes(candidates[each]))
+        weight = weight.detach().cpu()
+        sizes = _sizes(weight)
+        chosen = layout if layout in sizes else min(sizes, key=lambda each: sizes[each])
         described[name] = {"layout": chosen, "shape": list(weight.shape)}
-        arrays.update({f"{name}{part}": array.contiguous().clone() for part, array in candidates[chosen].items()})
+        arrays.update({f"{name}{part}": array.contiguous() for part, array in _encode(weight, chosen).items()})
     content = save(arrays, {"format": _FORMAT, "tensors": json.dumps(described), "crc32": _checksum(arrays)})
     path = Path(path)
     try:
@@ -238,19 +239,33 @@ def load_sparse(path: Path | str) -> dict[str, Tensor]:
 _CURE = "Cure: copy the file again from where it came, or save the network anew."
 
 
-def _encodings(weight: Tensor) -> dict[str, dict[str, Tensor]]:
-    """The arrays of `weight` in each layout that can hold it, the simplest first."""
-    encodings = {"dense": {"": weight}}
+def _sizes(weight: Tensor) -> dict[Layout, int]:
+    """The bytes of `weight` in each layout that can hold it, the simplest first."""
+    number = weight.element_size()
+    sizes: dict[Layout, int] = {"dense": weight.numel() * number}
     if weight.dim() >= 2:
+        nonzero = int(weight.count_nonzero())
+        sizes["bitmask"] = -(-weight.numel() // 8) + nonzero * number
+        column, row_start = _index_dtypes(weight, nonzero)
+        sizes["csr"] = nonzero * (number + column.itemsize) + (len(weight) + 1) * row_start.itemsize
+    return sizes
+
+
+def _encode(weight: Tensor, layout: Layout) -> dict[str, Tensor]:
+    """The arrays of `weight` in a layout, by what follows its name in the file."""
+    if layout == "dense":
+        return {"": weight.clone()}  # no two arrays of a file may share memory
+    if layout == "bitmask":
         bits, values = bitmask_encode(weight)
-        encodings["bitmask"] = {":bits": bits, ":values": values}
-        values, columns, row_starts = csr_encode(weight.flatten(1))
-        encodings["csr"] = {
-            ":values": values,
-            ":columns": columns.to(index_dtype(max(weight[0].numel() - 1, 0) if len(weight) else 0)),
-            ":row_starts": row_starts.to(index_dtype(len(values))),
-        }
-    return encodings
+        return {":bits": bits, ":values": values}
+    values, columns, row_starts = csr_encode(weight.flatten(1))
+    column, row_start = _index_dtypes(weight, len(values))
+    return {":values": values, ":columns": columns.to(column), ":row_starts": row_starts.to(row_start)}
+
+
+def _index_dtypes(weight: Tensor, nonzero: int) -> tuple[torch.dtype, torch.dtype]:
+    """Of the columns and of the row starts of `weight` in CSR."""
+    return index_dtype(max(weight[0].numel() - 1, 0) if len(weight) else 0), index_dtype(nonzero)
 
 
 def _decode(name: str, arrays: Mapping[str, Tensor], shape: tuple[int, ...], layout: str) -> Tensor:
@@ -263,10 +278,6 @@ def _decode(name: str, arrays: Mapping[str, Tensor], shape: tuple[int, ...], lay
         columns, row_starts = arrays[f"{name}:columns"].long(), arrays[f"{name}:row_starts"].long()
         return csr_decode(values, columns, row_starts, math.prod(shape[1:])).view(shape)
     raise ValueError(f"unknown layout {layout!r}")
-
-
-def _bytes(arrays: Mapping[str, Tensor]) -> int:
-    return sum(array.numel() * array.element_size() for array in arrays.values())
 
 
 def _checksum(arrays: Mapping[str, Tensor]) -> str:

@@ -88,8 +88,11 @@ def global_masks(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Te
     magnitudes = torch.cat([weight.abs().flatten() for weight in weights.values()])
     if not torch.isfinite(magnitudes).all():
         raise ValueError("weights must be finite, got NaN or infinity: has the training diverged?")
-    keep = torch.ones(len(magnitudes), dtype=torch.bool, device=magnitudes.device)
-    keep[magnitudes.argsort(stable=True)[: round(sparsity * len(magnitudes))]] = False
+    removed = round(sparsity * len(magnitudes))
+    bar = magnitudes.kthvalue(removed).values if removed else -1
+    keep = magnitudes > bar
+    at_bar = (magnitudes == bar).nonzero().flatten()
+    keep[at_bar[removed - int((magnitudes < bar).sum()) :]] = True  # of equals the first ones go
     parts = keep.split([weight.numel() for weight in weights.values()])
     return {name: part.view(weight.shape) for (name, weight), part in zip(weights.items(), parts, strict=True)}
 

@@ -129,6 +129,21 @@ def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     return scale * (codes.to(torch.int32) - zero_point).float()
 
 
+def read_back(values: Tensor, scale: Tensor, zero_point: Tensor, lowest: int, highest: int) -> Tensor:
+    """What the codes of real numbers stand for: `dequantize` of `quantize`, in one new tensor of float32.
+
+        scale * (clamp(round(values / scale) + zero_point, lowest, highest) - zero_point)
+
+    Args, errors: as of `quantize`.
+    """
+    if torch.isnan(values).any():
+        raise ValueError("values must not be NaN: an integer has no code for it")
+    if not (torch.isfinite(scale).all() and (scale > 0).all()):
+        raise ValueError("scale must be positive and finite")
+    steps = (values.detach() / scale).round_().add_(zero_point)
+    return steps.clamp_(lowest, highest).sub_(zero_point).mul_(scale)
+
+
 def channel_range(values: Tensor, axis: int = 0) -> tuple[Tensor, Tensor]:
     """The smallest and the largest value of each channel.
 

@@ -15,6 +15,8 @@ from course_lib.nets.llama import Llama
 from course_lib.quantization.gptq import layer_moments_and_magnitudes
 from course_lib.quantization.group_wise import block_layers
 
+_COLUMNS = 192  # of a product with a triangular matrix, taken at a time
+
 Rounder = Callable[[Tensor, Tensor], Tensor]  # rounded weight from a weight and the mean squares of its inputs
 
 
@@ -86,10 +88,15 @@ def scaled_error(weights: Sequence[Tensor], scales: Tensor, moments: Tensor, rou
         round_weight: round_weight(W * s, mean squares of x / s) -> what the codes stand for.
     """
     mean_squares = moments.diagonal() / scales.square()
+    once = moments.triu(1).mul_(2)  # M is symmetric: d M d^T is d T d^T with M's upper half, twice, in T
+    once.diagonal().copy_(moments.diagonal())
     total = 0.0
     for weight in weights:
-        difference = round_weight(weight * scales, mean_squares) / scales - weight
-        total += float(((difference @ moments) * difference).sum())
+        difference = (round_weight(weight * scales, mean_squares) / scales).sub_(weight)
+        for start in range(0, len(moments), _COLUMNS):
+            stop = min(start + _COLUMNS, len(moments))
+            product = difference[:, :stop] @ once[:stop, start:stop]
+            total += float(product.mul_(difference[:, start:stop]).sum())
     return total
 
 

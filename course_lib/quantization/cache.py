@@ -468,7 +468,7 @@ def read_in_pieces(model: Llama, tokens: Tensor, cache: Cache, piece: int) -> Te
     """
     if piece < 1:
         raise ValueError(f"piece must be at least 1, got {piece}")
-    return torch.cat([model(part, cache) for part in tokens.split(piece, dim=1)], 1)
+    return model.head(torch.cat([model.hidden(part, cache) for part in tokens.split(piece, dim=1)], 1))
 
 
 def save_cache(cache: QuantizedCache, path: Path | str) -> int:

@@ -11,12 +11,22 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.bench.modes import device_of, evaluating
-from course_lib.quantization.affine import affine_parameters, code_range, dequantize, quantize, symmetric_scale
+from course_lib.quantization.affine import (
+    affine_parameters,
+    code_range,
+    dequantize,
+    quantize,
+    read_back,
+    symmetric_scale,
+)
 
 RANGE_METHODS = ("min-max", "percentile", "mse", "entropy")
+
+_AT_A_TIME = 1024  # ranges whose losses are computed together
 
 
 def min_max_range(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -145,20 +155,43 @@ def information_loss(counts: Tensor, first: int, last: int, levels: int) -> floa
     bins = last - first
     if not 1 <= levels <= bins:
         raise ValueError(f"levels must be in [1, {bins}], the number of bins, got {levels}")
-    inside = counts[first:last].double()
-    if inside.sum() <= 0:
+    if counts[first:last].sum() <= 0:
         raise ValueError(f"counts must hold something in bins {first} to {last - 1}")
-    reference = inside.clone()
-    reference[0] += counts[:first].sum()
-    reference[-1] += counts[last:].sum()
-    filled = reference > 0
-    group = torch.arange(bins) * levels // bins
-    totals = torch.bincount(group, inside, levels)
-    shares = torch.bincount(group, filled.double(), levels)
-    left = (totals / shares.clamp(min=1))[group][filled].clamp(min=1e-4)
-    reference = reference[filled] / reference.sum()
-    left = left / left.sum()
-    return (reference * (reference / left).log()).sum().item()
+    return _information_losses(counts, torch.tensor([first]), torch.tensor([last]), levels).item()
+
+
+def _information_losses(counts: Tensor, first: Tensor, last: Tensor, levels: int) -> Tensor:
+    """`information_loss` of many ranges, (ranges,) as `first` and `last`, from running sums over the histogram.
+
+    With p for a count of P and T for their sum, m for the number of bins of a group that P does not have empty, and q
+    for what Q gives each of them, before Q is divided by its sum:
+
+        KL(P || Q) = (sum over bins of p * ln(p) - sum over groups of (sum of p) * ln(q)) / T - ln(T) + ln(sum of m * q)
+    """
+    counts = counts.double()
+    whole, filled, with_log = (
+        F.pad(values.cumsum(0), (1, 0)) for values in (counts, (counts > 0).double(), counts.xlogy(counts))
+    )
+    bins = last - first
+    before = (torch.arange(levels + 1) * bins[:, None] + levels - 1) // levels  # bins in front of each group
+    starts = first[:, None] + before  # (ranges, levels + 1), with the end
+    totals, shares = whole[starts].diff(dim=1), filled[starts].diff(dim=1)  # (ranges, levels)
+    below, above = whole[first], whole[-1] - whole[last]
+    at_first, at_last = counts[first], counts[last - 1]
+    shares[:, 0] += (at_first == 0) & (below > 0)  # only outliers lie in this bin
+    shares[:, -1] += (at_last == 0) & (above > 0)
+    left = (totals / shares.clamp(min=1)).clamp(min=1e-4)
+    totals[:, 0] += below
+    totals[:, -1] += above
+    apart = _gain(at_first, below) + _gain(at_last, above)
+    outer = torch.where(bins == 1, _gain(at_first, below + above), apart)
+    information = with_log[last] - with_log[first] + outer - (totals * left.log()).sum(1)
+    return (information / whole[-1] - whole[-1].log() + (shares * left).sum(1).log()).clamp(min=0)
+
+
+def _gain(count: Tensor, more: Tensor) -> Tensor:
+    """What p * ln(p) grows by when a bin takes in more."""
+    return (count + more).xlogy(count + more) - count.xlogy(count)
 
 
 def entropy_range(counts: Tensor, edges: Tensor, levels: int) -> tuple[Tensor, Tensor]:
@@ -192,15 +225,16 @@ def entropy_range(counts: Tensor, edges: Tensor, levels: int) -> tuple[Tensor, T
     if not filled:
         raise ValueError("counts must hold at least one value: is the calibration set empty?")
     lowest, highest, zero = filled[0], filled[-1] + 1, len(counts) // 2
-    best, least = (lowest, highest), math.inf
-    for reach in range(max(zero - lowest, highest - zero), 0, -1):  # bins on either side of zero
-        first, last = max(lowest, zero - reach), min(highest, zero + reach)
-        if last - first < levels or not counts[first:last].any():
-            break
-        loss = information_loss(counts, first, last, levels)
-        if loss < least:
-            best, least = (first, last), loss
-    return edges[best[0]], edges[best[1]]
+    reach = torch.arange(max(zero - lowest, highest - zero), 0, -1)  # bins on either side of zero
+    first, last = (zero - reach).clamp(min=lowest), (zero + reach).clamp(max=highest)
+    running = F.pad(counts.cumsum(0), (1, 0))
+    tried = (last - first >= levels) & (running[last] > running[first])
+    if not tried.any():
+        return edges[lowest], edges[highest]
+    parts = zip(first[tried].split(_AT_A_TIME), last[tried].split(_AT_A_TIME), strict=True)
+    losses = torch.cat([_information_losses(counts, *part, levels) for part in parts])
+    best = (losses <= losses.min() + 1e-12).nonzero()[0, 0]  # the running sums are exact to about that
+    return edges[first[tried][best]], edges[last[tried][best]]
 
 
 def mse_scale(weight: Tensor, bits: int, candidates: int = 100) -> Tensor:
@@ -222,14 +256,13 @@ def mse_scale(weight: Tensor, bits: int, candidates: int = 100) -> Tensor:
     """
     if candidates < 1:
         raise ValueError(f"candidates must be at least 1, got {candidates}")
-    rows = weight.flatten(1)
-    largest = rows.abs().amax(1, keepdim=True)
-    best = symmetric_scale(largest, bits)
-    least = torch.full_like(best, math.inf)
-    for k in range(candidates, 0, -1):
-        scale = symmetric_scale(largest * k / candidates, bits)
-        codes = quantize(rows, scale, torch.tensor(0), *code_range(bits, signed=True))
-        error = (rows - dequantize(codes, scale, torch.tensor(0))).square().sum(1, keepdim=True)
+    rows, (lowest, highest) = weight.detach().flatten(1), code_range(bits, signed=True)
+    shares = torch.arange(candidates, 0, -1, device=weight.device)
+    scales = symmetric_scale(rows.abs().amax(1, keepdim=True) * shares / candidates, bits)  # (channels, candidates)
+    best, least = scales[:, :1], torch.full_like(scales[:, :1], math.inf)
+    for scale in scales.split(1, dim=1):
+        rounded = (rows / scale).round_().clamp_(lowest, highest).mul_(scale)  # `quantize` and `dequantize`
+        error = rounded.sub_(rows).square_().sum(1, keepdim=True)
         best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
     return best.view(-1, *[1] * (weight.dim() - 1))
 
@@ -265,17 +298,21 @@ class Observer:
         """
         if not values.numel():
             return
-        values = values.detach().double().flatten().cpu()
-        low, high = values.min().item(), values.max().item()
+        values = values.detach().flatten().cpu()
+        if values.dtype != torch.float64:
+            values = values.float()
+        low, high = (end.item() for end in values.aminmax())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError("values must be finite, got NaN or infinity: does the network work on this data?")
         self.low, self.high = min(self.low, low), max(self.high, high)
-        self.zeros += int((values == 0).sum())
+        self.zeros += len(values) - int(values.count_nonzero())
         self._widen(max(-low, high))
         bins = len(self.counts)
         if self.bound:
-            positions = (values * (bins / 2 / self.bound)).floor().long() + bins // 2  # exact: a power of two
-            self.counts += torch.bincount(positions.clamp(max=bins - 1), minlength=bins)
+            factor = bins / 2 / self.bound  # a power of two: the product is exact, in float32 where it cannot underflow
+            scaled = (values if 1 <= factor < 2**100 else values.double()) * factor
+            positions = scaled.floor_().int().add_(bins // 2)
+            self.counts += torch.bincount(positions.clamp_(max=bins - 1), minlength=bins)
         else:
             self.counts[bins // 2] += len(values)
 
@@ -426,8 +463,8 @@ def round_inputs(network: nn.Module, ranges: Mapping[str, tuple[Tensor, Tensor]]
         def round_input(
             layer: nn.Module, inputs: tuple[Tensor, ...], scale: Tensor = scale, zero_point: Tensor = zero_point
         ) -> Tensor:
-            codes = quantize(inputs[0], scale.to(inputs[0].device), zero_point.to(inputs[0].device), 0, 2**bits - 1)
-            return dequantize(codes, scale.to(codes.device), zero_point.to(codes.device))
+            device = inputs[0].device
+            return read_back(inputs[0], scale.to(device), zero_point.to(device), 0, 2**bits - 1)
 
         rounded.get_submodule(name).register_forward_pre_hook(round_input)
     return rounded

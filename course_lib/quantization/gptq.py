@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.nets.llama import DecoderLayer, Llama, rotary_turns
+from course_lib.pruning.language import gram_matrix
 from course_lib.quantization.group_wise import Grouped, fitted_grid, group_grid
 
 
@@ -143,18 +144,19 @@ def gptq_codes_in_blocks(
     group = order // size
     left = weight[:, order].t().contiguous()  # a row for each column: what is read together lies together
     scales, zeros = scales[:, group].t().contiguous(), zero_points[:, group].t().float().contiguous()
-    highest, factor = 2**bits - 1, factor.float()
-    codes = torch.empty_like(left)
+    highest, diagonal = 2**bits - 1, factor.diagonal().tolist()
+    passed_on = factor.float().t().contiguous()  # row k: how much of each earlier error reaches the column at place k
+    codes, errors = torch.empty_like(left), torch.empty(block, len(weight))
     for start in range(0, columns, block):
         stop = min(start + block, columns)
-        errors = torch.empty(stop - start, len(weight))
         for place in range(start, stop):
-            column = left[place]
-            code = (column / scales[place]).round_().add_(zeros[place]).clamp_(0, highest)
-            error = (column - scales[place] * (code - zeros[place])) / factor[place, place]
-            codes[place], errors[place - start] = code, error
-            left[place + 1 : stop].addr_(factor[place, place + 1 : stop], error, alpha=-1)
-        left[stop:].addmm_(factor[start:stop, stop:].t(), errors, alpha=-1)
+            column, code, error = left[place], codes[place], errors[place - start]
+            column.addmv_(errors[: place - start].t(), passed_on[place, start:place], alpha=-1)
+            torch.div(column, scales[place], out=code)
+            code.round_().add_(zeros[place]).clamp_(0, highest)
+            torch.sub(code, zeros[place], out=error)
+            torch.addcmul(column, error, scales[place], value=-1, out=error).div_(diagonal[place])
+        left[stop:].addmm_(passed_on[stop:, start:stop], errors[: stop - start], alpha=-1)
     unsorted = torch.empty_like(codes)
     unsorted[order] = codes
     return unsorted.t().to(torch.uint8).contiguous()
@@ -221,8 +223,7 @@ def quantize_blocks(model: Llama, tokens: Tensor, rounding: Rounding) -> dict[st
     done: dict[str, Grouped] = {}
 
     def replace(prefix: str, layers: Mapping[str, nn.Module], read: Tensor) -> None:
-        rows = read.reshape(-1, read.shape[-1]).float()
-        moments = rows.t() @ rows / len(rows)
+        moments = gram_matrix(read).div_(read.shape[:-1].numel())
         for name, layer in layers.items():
             assert isinstance(layer, nn.Linear)
             done[prefix + name] = rounding(prefix + name, layer.weight.float(), moments)
@@ -258,14 +259,14 @@ def layer_moments(layers: Mapping[str, nn.Module], run: Callable[[], object]) ->
     Raises:
         ValueError: a layer read nothing.
     """
-    return _means(layers, run, lambda rows: rows.t() @ rows)
+    return _means(layers, run, gram_matrix)
 
 
 def layer_moments_and_magnitudes(
     layers: Mapping[str, nn.Module], run: Callable[[], object]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """`layer_moments`, and E|x| of each input of each layer, float32 (inputs,); `run()` is called once."""
-    both = _means(layers, run, lambda rows: torch.cat([rows.t() @ rows, rows.abs().sum(0, keepdim=True)]))
+    both = _means(layers, run, lambda rows: torch.cat([gram_matrix(rows), rows.abs().sum(0, keepdim=True)]))
     return {name: each[:-1] for name, each in both.items()}, {name: each[-1] for name, each in both.items()}
 
 
@@ -275,14 +276,16 @@ def _means(
     """Means over all rows that each layer reads; layers that read the very same tensor share the work."""
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
-    last: list[Tensor] = []  # the tensor that was read last, and what was made of it
+    last: list[Tensor | None] = []  # the tensor that was read last, the sum until then, and the sum with it
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if not last or last[0] is not inputs[0]:
-                rows = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).float()
-                last[:] = [inputs[0], sum_over(rows)]
-            sums[name] = sums[name] + last[1] if name in sums else last[1]
+            before = sums.get(name)
+            if not last or last[0] is not inputs[0] or last[1] is not before:
+                new = sum_over(inputs[0].detach().reshape(-1, inputs[0].shape[-1]).float())
+                last[:] = [inputs[0], before, new if before is None else before + new]
+            assert last[2] is not None
+            sums[name] = last[2]
             counts[name] = counts.get(name, 0) + inputs[0].shape[:-1].numel()
 
         return hook
@@ -297,7 +300,8 @@ def _means(
     missing = [name for name in layers if name not in sums]
     if missing:
         raise ValueError(f"run must send data through every layer, {missing[0]} read nothing")
-    return {name: sums[name] / counts[name] for name in layers}
+    means = {id(sums[name]): sums[name] / counts[name] for name in {id(sums[name]): name for name in layers}.values()}
+    return {name: means[id(sums[name])] for name in layers}
 
 
 def _read_by(layer: nn.Module, run: Callable[[], object]) -> Tensor:

@@ -69,7 +69,7 @@ def group_grid(weight: Tensor, bits: int, size: int, symmetric: bool) -> tuple[T
 
     Source: Frantar et al. 2022, "GPTQ" (groups, asymmetric); the symmetric grid is that of the same authors' code.
     """
-    if weight.dim() != 2 or not torch.isfinite(weight).all():
+    if weight.dim() != 2:
         raise ValueError(f"weight must be a finite matrix (rows, columns), got shape {tuple(weight.shape)}")
     if not 2 <= bits <= 8:
         raise ValueError(f"bits must be in [2, 8], got {bits}")
@@ -78,6 +78,8 @@ def group_grid(weight: Tensor, bits: int, size: int, symmetric: bool) -> tuple[T
         raise ValueError(f"size must divide the {columns} columns of weight, got {size}")
     groups, largest = weight.reshape(rows, columns // size, size), 2**bits - 1
     low, high = groups.amin(2).clamp(max=0), groups.amax(2).clamp(min=0)
+    if not torch.isfinite(low + high).all():
+        raise ValueError("weight must be a finite matrix, got NaN or infinity")
     span = 2 * torch.maximum(-low, high) if symmetric else high - low
     scales = (span / largest).half().float()
     if torch.isinf(scales).any():
@@ -101,15 +103,14 @@ def grid_codes(weight: Tensor, scales: Tensor, zero_points: Tensor, bits: int) -
     Returns:
         uint8 (rows, columns).
     """
-    size = weight.shape[1] // scales.shape[1]
-    steps = (weight / scales.repeat_interleave(size, 1)).round()
-    return (steps + zero_points.repeat_interleave(size, 1)).clamp(0, 2**bits - 1).to(torch.uint8)
+    steps = (weight.reshape(*scales.shape, -1) / scales[:, :, None]).round_()  # (rows, groups, size)
+    return steps.add_(zero_points[:, :, None]).clamp_(0, 2**bits - 1).to(torch.uint8).view(weight.shape)
 
 
 def grid_values(codes: Tensor, scales: Tensor, zero_points: Tensor) -> Tensor:
     """What codes stand for: scale * (code - zero_point), float32 (rows, columns)."""
-    size = codes.shape[1] // scales.shape[1]
-    return scales.repeat_interleave(size, 1) * (codes.float() - zero_points.repeat_interleave(size, 1).float())
+    steps = codes.reshape(*scales.shape, -1) - zero_points[:, :, None].float()  # (rows, groups, size)
+    return steps.mul_(scales[:, :, None]).view(codes.shape)
 
 
 def round_to_nearest(weight: Tensor, bits: int, size: int, symmetric: bool = False) -> Grouped:

@@ -37,15 +37,21 @@ def pack_codes(codes: Tensor, lowest: int, highest: int) -> Tensor:
         ValueError: a code is out of range, or there are more codes than a byte can tell apart.
     """
     levels = _levels(lowest, highest)
-    digits = (codes.flatten().to(torch.int64) - lowest).cpu()
-    if ((digits < 0) | (digits >= levels)).any():
-        raise ValueError(f"codes must be in [{lowest}, {highest}], got {int(codes.min())} to {int(codes.max())}")
+    whole = (codes.to(torch.int64) if codes.is_floating_point() else codes).flatten().cpu()
+    least, most = (int(end) for end in whole.aminmax()) if len(whole) else (lowest, highest)
+    if least < lowest or most > highest:
+        raise ValueError(f"codes must be in [{lowest}, {highest}], got {least} to {most}")
+    digits = whole.to(torch.uint8) - lowest % 256  # modulo 256, which the difference is below
     if levels == 3:
         padded = torch.cat([digits, digits.new_zeros(-len(digits) % _TERNARY_PER_BYTE)])
         return (padded.view(-1, _TERNARY_PER_BYTE) * _place_values()).sum(1).to(torch.uint8)
     bits = (levels - 1).bit_length()
-    spread = np.unpackbits(digits.to(torch.uint8).numpy()[:, None], axis=1, count=bits, bitorder="little")
-    return torch.from_numpy(np.packbits(spread.flatten(), bitorder="little"))
+    eights = np.pad(digits.numpy(), (0, -len(digits) % 8)).reshape(-1, 8)  # eight codes fill `bits` bytes
+    words = np.zeros(len(eights), "<u8")
+    for place in range(8):
+        words |= eights[:, place].astype("<u8") << np.uint64(bits * place)
+    packed = words.view(np.uint8).reshape(-1, 8)[:, :bits].flatten()
+    return torch.from_numpy(packed[: -(-len(digits) * bits // 8)])
 
 
 def unpack_codes(packed: Tensor, count: int, lowest: int, highest: int) -> Tensor:
@@ -68,8 +74,12 @@ def unpack_codes(packed: Tensor, count: int, lowest: int, highest: int) -> Tenso
         digits = (packed[:, None].long() // _place_values() % 3).flatten()[:count]
         fits = bool((packed < 3**_TERNARY_PER_BYTE).all())
     else:
-        spread = np.unpackbits(packed.numpy(), count=count * bits, bitorder="little").reshape(count, bits)
-        digits = torch.from_numpy(np.packbits(spread, axis=1, bitorder="little").reshape(count)).long()
+        eights = np.pad(packed.numpy(), (0, -len(packed) % bits)).reshape(-1, bits)  # `bits` bytes hold eight codes
+        words = np.pad(eights, ((0, 0), (0, 8 - bits))).reshape(-1).view("<u8")
+        unpacked = np.empty((len(words), 8), np.uint8)
+        for place in range(8):
+            unpacked[:, place] = words >> np.uint64(bits * place) & np.uint64(2**bits - 1)
+        digits = torch.from_numpy(unpacked.reshape(-1)[:count]).to(torch.int16)
         fits = bool((digits < levels).all())
     if not fits:
         raise ValueError(f"packed holds a code beyond {highest}: is the range the one that it was packed with?")

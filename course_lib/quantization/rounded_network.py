@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from course_lib.bench.modes import device_of
-from course_lib.quantization.affine import affine_parameters, code_range, dequantize, quantize
+from course_lib.quantization.affine import affine_parameters, code_range, quantize, read_back
 from course_lib.quantization.calibration import RANGE_METHODS, Observer, mse_scale
 from course_lib.quantization.integer import Codes, quantize_bias
 from course_lib.quantization.preparation import fold_network
@@ -196,7 +196,7 @@ class RoundedNetwork:
             return value
         codes = self.codes[node]
         scale, zero_point = torch.tensor(codes.scale), torch.tensor(codes.zero_point)
-        return dequantize(quantize(value, scale, zero_point, codes.lowest, codes.highest), scale, zero_point)
+        return read_back(value, scale, zero_point, codes.lowest, codes.highest)
 
     @torch.no_grad()
     def _round_layer(self, node: fx.Node, bias: Tensor | None) -> None:

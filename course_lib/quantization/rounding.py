@@ -108,8 +108,10 @@ def adaround(
     for step in range(steps):
         with torch.enable_grad():
             chance = rectified_sigmoid(choice)
-            codes = (below + chance).clamp(lowest, highest)
-            loss = output_error(codes * scale - weight, moments).sum() / base.sum().clamp(min=1e-20)
+            difference = (below + chance).clamp(lowest, highest) * scale - weight
+            # M is symmetric, so the gradient of `output_error` is 2 D M: a loss that is linear in D has the same
+            slope = 2 * (difference.detach() @ moments) / base.sum().clamp(min=1e-20)
+            loss = (slope * difference).sum()
             progress = (step / steps - 0.2) / 0.8
             if progress > 0:
                 sharpness = 2 + 9 * (1 + torch.tensor(torch.pi * progress).cos().item())

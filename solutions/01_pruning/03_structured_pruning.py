@@ -500,6 +500,7 @@ for (by, of_groups), colour, marker in zip(scores.items(), ("grey", "#0072B2", "
     accuracies = []
     for ratio in ratios:
         cut = pruning.remove_channels(dense, coupling, {name: keep_channels(score, ratio) for name, score in of_groups.items()})
+        cut = cut.to(memory_format=torch.channels_last)  # the layout that PyTorch's convolutions prefer here
         repaired = pruning.reestimate_statistics(cut, train.images[:200], batch=100)
         accuracies.append([bench.accuracy(network, probe) for network in (cut, repaired)])
     for axis, column in zip(axes, zip(*accuracies)):
@@ -588,8 +589,9 @@ for by in ("norm", "taylor", "random"):
         of_a_stage = len(coupling.groups[name].makers) > 1
         keep[name] = keep_channels(score, 0.25, 16) if of_a_stage else keep_channels(score, 0.5, 8)
     cut = pruning.remove_channels(dense, coupling, keep)
+    cut = cut.to(memory_format=torch.channels_last)
     repaired = pruning.reestimate_statistics(cut, train.images[:300], batch=100)
-    tuned = copy.deepcopy(repaired).to(memory_format=torch.channels_last)  # the layout that PyTorch's convolutions prefer here
+    tuned = copy.deepcopy(repaired)
     fit(tuned, train.first(1600), 1, batch=80, learning_rate=0.02)
     recovery[by] = [bench.accuracy(network, test.first(1000)) for network in (repaired, tuned)]
 rows = ["| chosen by | statistics measured again | one epoch, 1,600 images |", "|---|---|---|"]
@@ -615,8 +617,8 @@ sessions = {name: onnx_session(path) for name, path in files.items()}
 costs = []
 for name, network in networks.items():
     about = {"technique": "pruning" if "pruned" in name else "dense", "artefact": files[name]}
-    costs.append(bench.measure(name, network.to(memory_format=torch.channels_last), sample=sample, test=test, batches=(), **about))
-costs = bench.time_together(costs, sessions, sample, batches=(1, 64))
+    costs.append(bench.measure(name, network, session=sessions[name], sample=sample, test=test, batches=(), **about))
+costs = bench.time_together(costs, sessions, sample, batches=(1, 64), rounds=20)
 bench.Report(costs, prediction=faster)
 
 # %% [markdown]
@@ -661,9 +663,9 @@ else:
 # %%
 slide = build("resnet-20", widths=(12, 22, 44)).eval()
 path = export_onnx(slide, folder / "slide.onnx", sample)
-sessions["12-22-44"] = onnx_session(path)
+pair = {"resnet-20": sessions["resnet-20"], "12-22-44": onnx_session(path)}
 cost = bench.measure("12-22-44", slide, technique="pruning", sample=sample, artefact=path, batches=())
-bench.Report(bench.time_together([costs[0], cost], sessions, sample, batches=(1, 64), rounds=20))
+bench.Report(bench.time_together([costs[0], cost], pair, sample, batches=(1, 64), rounds=20))
 
 # %% [markdown] written="half-of-everything" points=3
 # A colleague writes: "Widths 12-22-44 halve parameters and MACs, so the app will be twice as fast." (1) Why is it not, on this machine? (2) Which widths

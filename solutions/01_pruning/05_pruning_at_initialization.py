@@ -71,7 +71,8 @@ hook = {
     "2 %, the largest": pruning.global_masks(start, 0.98),
     "2 % of each layer, by lot": draw_lots(dict.fromkeys(start, 0.02)),
 }
-accuracies = {name: bench.accuracy(train_sparse(fresh, masks), test) for name, masks in hook.items()}
+learned = {name: train_sparse(fresh, masks) for name, masks in hook.items()}
+accuracies = {name: bench.accuracy(network, test) for name, network in learned.items()}
 largest.beside(accuracies["2 %, the largest"])
 
 # %%
@@ -338,7 +339,7 @@ for given in (None, masks, {"0.weight": masks["0.weight"]}):
 # %%
 sparsity = 0.95
 batch = train.first(1000)
-trained = train_sparse(fresh, {})
+trained = learned["all weights"]
 candidates = {
     "uniform\nlots": (fresh, draw_lots(dict.fromkeys(start, 1 - sparsity))),
     "ERK\nlots": (fresh, draw_lots(erk_densities(shapes, sparsity))),

@@ -579,7 +579,7 @@ for step in (1.0, 0.1, 0.0078125):
 # %% [markdown]
 # ### Train with it
 #
-# **Fixed-point** numbers are a uniform grid, here from −2 to 2 with the step $2^{-f}$: $f + 2$ bits. LeNet-300-100 trains for three epochs; after each step
+# **Fixed-point** numbers are a uniform grid, here from −2 to 2 with the step $2^{-f}$: $f + 2$ bits. LeNet-300-100 trains for two epochs; after each step
 # all weights are rounded to the grid, and nothing else remembers them. (Sums inside of a layer stay in float32 here; [Gupta et al.
 # 2015](https://arxiv.org/abs/1502.02551) round them as well.) **Predict:** with 10 bits a weight, how far do the two ways of rounding lie apart?
 
@@ -604,7 +604,7 @@ def train_rounded(rounded):
         moved.append((new != old).double().mean().item())
         old.copy_(new)
 
-    fit(network, train, 3, learning_rate=0.1, momentum=0, weight_decay=0, after_step=after_step)
+    fit(network, train, 2, learning_rate=0.1, momentum=0, weight_decay=0, after_step=after_step)
     return bench.accuracy(network, test), moved
 
 
@@ -636,7 +636,7 @@ plt.show()
 
 # %% [markdown]
 # Rounding to the nearest makes the *smaller* error in each single step. Why is its network not the better one? Compare in the right panel how many weights
-# a step still moves. Stochastic rounding is wrong every time and right on average, and a sum of hundreds of steps sees the average. The other cure keeps a
+# a step still moves. Stochastic rounding is wrong every time and right on average, and a sum of some 150 steps sees the average. The other cure keeps a
 # copy of every weight in float32 during training ([Micikevicius et al. 2018](https://arxiv.org/abs/1710.03740)), which costs its bytes.
 #
 # ## The library way

@@ -444,15 +444,15 @@ grid = group_grid(weight, 3, SIZE, False)
 plain = output_error(quantization.round_to_nearest(weight, 3, SIZE).weight() - weight, weight, other)
 
 
-def both_errors(count, damping):
+def both_errors(about, damping):
     """Output errors on the tokens that the moments are from, and on the other texts."""
-    about = moments_of(rows[:count])
     found = quantization.gptq_codes_in_blocks(weight, inverse_factor(about, damping), *grid, 3)
     return [output_error(quantization.grid_values(found, *grid) - weight, weight, judged) for judged in (about, other)]
 
 
-tokens = {count: both_errors(count, 0.01) for count in (32, 128, 512, len(rows))}
-dampings = {0.01: tokens[len(rows)]} | {damping: both_errors(len(rows), damping) for damping in (0.1, 0.3, 1.0, 3.0)}
+whole = moments_of(rows)
+tokens = {count: both_errors(moments_of(rows[:count]), 0.01) for count in (32, 128, 512)} | {len(rows): both_errors(whole, 0.01)}
+dampings = {0.01: tokens[len(rows)]} | {damping: both_errors(whole, damping) for damping in (0.1, 0.3, 1.0, 3.0)}
 damping = min(dampings, key=lambda tried: dampings[tried][1])
 
 # %%
@@ -492,11 +492,16 @@ in_blocks = quantization.gptq_codes_in_blocks(weight, inverse_factor(about[order
 print(f"{float((in_blocks == codes['up_proj']['GPTQ, act-order']).double().mean()):.2%} of the codes agree (float64 and float32 may decide otherwise near a half)")
 
 
+last = {"moments": None}  # matrices that read the same, such as q_proj and k_proj, share a factor
+
+
 def by_gptq(name, weight, moments):
     """A matrix in 3 bits: a grid that may cut extremes, your factor, the codes."""
     order = moments.diagonal().argsort(descending=True)
+    if moments is not last["moments"]:
+        last.update(moments=moments, factor=inverse_factor(moments[order][:, order]))
     grid = quantization.fitted_grid(weight, moments.diagonal(), 3, SIZE, False, shrinks=10)
-    found = quantization.gptq_codes_in_blocks(weight, inverse_factor(moments[order][:, order]), *grid, 3, order)
+    found = quantization.gptq_codes_in_blocks(weight, last["factor"], *grid, 3, order)
     return quantization.Grouped(found, *grid, 3)
 
 

@@ -60,8 +60,7 @@ else:
 
 def read_all(network, texts=calibration):
     """Send the calibration text through the blocks."""
-    for text in texts:
-        network.hidden(text[None])
+    network.hidden(texts)
 
 
 matrices = quantization.block_layers(model)

@@ -40,7 +40,7 @@ looked_at = test.first(2000)
 
 def answers_of(network, split):
     """The logits of a network for all images."""
-    return torch.cat([distillation.ask_teacher(network, images) for images, _ in split.batches(250)])
+    return torch.cat([distillation.ask_teacher(network, images) for images, _ in split.batches(50)])
 
 
 test_logits = answers_of(teacher, looked_at)
@@ -710,7 +710,7 @@ files = {name: export_onnx(network, folder / f"{name}.onnx", sample) for name, n
 sessions = {name: onnx_session(path) for name, path in files.items()}
 techniques = dict(zip(networks, ("dense", "dense", "distillation"), strict=True))
 costs = [bench.measure(name, network, technique=techniques[name], sample=sample, test=test, artefact=files[name], session=sessions[name], batches=()) for name, network in networks.items()]
-costs = bench.time_together(costs, sessions, sample, batches=(1, 64))
+costs = bench.time_together(costs, sessions, sample, batches=(1, 64), rounds=15)
 bench.record(costs[-1])
 bench.Report(costs)
 

@@ -377,7 +377,9 @@ gained
 
 # %%
 few = train.first(2000)
-known, known_logits = ask(teacher, few.images)
+answers = [ask(teacher, images) for images, _ in few.batches(50)]
+known = [torch.cat(stage) for stage in zip(*(stages for stages, _ in answers))]
+known_logits = torch.cat([logits for _, logits in answers])
 card = zoo.card("resnet-8-half-10k")
 runs = card["runs"]
 

@@ -692,7 +692,7 @@ def compare(copiers, kind):
     answers = {}  # of the last round
     ways = {name: lambda name=name, make=make: answers.update({name: run(make)}) for name, make in [*copiers.items(), ("alone", None)]}
     with bench.steady(threads=1):
-        spent = bench.interleaved_times(ways, rounds=3, warmup=0)
+        spent = bench.interleaved_times(ways, rounds=2, warmup=0)
     faster = {name: statistics.median(slow / fast for slow, fast in zip(spent["alone"], spent[name])) for name in copiers}
     assert all([list(itertools.chain(*answer)) for answer in answers[name]] == answers["alone"] for name in copiers), "a copy has changed the text"
     return {name: (sum(map(len, answers["alone"])) / sum(map(len, answers[name])), faster[name]) for name in copiers}

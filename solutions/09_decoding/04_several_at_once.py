@@ -658,7 +658,7 @@ if fetched:
         sessions[name].rollback(begin)
 
     with bench.steady(threads=1):
-        seconds = bench.interleaved_times({name: lambda name=name: write(name) for name in contest}, rounds=5, warmup=1)
+        seconds = bench.interleaved_times({name: lambda name=name: write(name) for name in contest}, rounds=3, warmup=1)
     each_ms = {name: 1000 * bench.percentile(values, 0.5) / short for name, values in seconds.items()}
     lines = [f"| {name} | {(short - 1) / steps[name]:.2f} | {ms:.1f} | {each_ms['greedy'] / ms:.2f} |" for name, ms in each_ms.items()]
     shown = faster.beside(each_ms["greedy"] / each_ms[f"Medusa, best ({best})"])

@@ -24,6 +24,8 @@ def no_compiler(name: str) -> None:
 
 
 def test_kernels_are_compiled_once_and_kept(empty_cache, monkeypatch):
+    unhurried = ["-O0" if option == "-O3" else option for option in compiling._COMMON]  # what they compute, others test
+    monkeypatch.setattr(compiling, "_COMMON", tuple(unhurried))
     compiled_kernels("portable")
     [made] = (empty_cache / "kernels").iterdir()
     compiling._compiled.cache_clear()

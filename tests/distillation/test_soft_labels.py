@@ -136,7 +136,7 @@ def test_decoupled_terms_are_divergences_of_the_pair_and_of_the_rest(seed: int, 
         pair = divergence([p[label], 1 - p[label]], [q[label], 1 - q[label]])
         rest = [[x / (1 - row[label]) for i, x in enumerate(row) if i != label] for row in (p, q)]
         assert target == pytest.approx(pair, abs=1e-9)
-        assert others == pytest.approx(divergence(*rest), abs=1e-9)
+        assert others == pytest.approx(divergence(*rest), rel=1e-7, abs=1e-9)  # 1 - p loses digits where p is nearly 1
 
 
 @given(SEEDS, TEMPERATURES)

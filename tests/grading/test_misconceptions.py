@@ -21,6 +21,7 @@ from course_lib.grading.misconceptions import (
     same_outcome,
 )
 from course_lib.grading.player import imported
+from course_lib.grading.snapshot import Snapshot
 
 
 @pytest.fixture
@@ -228,3 +229,15 @@ def test_changed_arguments_are_behaviour_too() -> None:
     kept, changed = Outcome(None, 1, ([1],)), Outcome(None, 1, ([0],))
     assert same_outcome(kept, changed) is False
     assert same_outcome(Outcome("ValueError", None, ()), Outcome("TypeError", None, ())) is False
+
+
+def test_each_call_gets_a_tensor_of_its_own_that_lies_in_memory_as_the_check_had_it() -> None:
+    part = torch.arange(12.0).reshape(3, 4)[1:, 1:].t().requires_grad_()
+    snapshot = Snapshot([part, part], own="<check>")
+    with torch.no_grad():
+        snapshot.copy()[0].zero_()
+        part.zero_()
+    first, second = snapshot.copy()
+    assert first is second and first.requires_grad
+    assert first.tolist() == [[5, 9], [6, 10], [7, 11]]
+    assert (first.stride(), first.storage_offset(), first.untyped_storage().nbytes()) == ((1, 4), 5, 48)

@@ -18,7 +18,8 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from types import FunctionType
+from functools import cache
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class Known:
         digits = len(number.partition("e")[0].partition(".")[2])
         power = int(number.partition("e")[2] or 0)
         slack = 0.5001 * 10.0 ** (power - digits) if digits or power else 0.0
-        known = np.array(sorted(self._numbers))
+        known = np.fromiter(self._numbers, float)
         if not slack and abs(told) >= 100:  # `.4g` writes 1529.7 as 1530
             known = np.where(known == np.floor(known), known, np.round(known))
         return bool((np.abs(known - told) <= slack).any())
@@ -111,16 +112,18 @@ def _tell(message: ast.expr | None, line: int) -> ast.stmt:
     return ast.Expr(ast.Call(ast.Name("tell", ast.Load()), [ast.Constant(line), message or ast.Constant("")], []))
 
 
-def hidden_part(check: Check) -> ast.Module:
+@cache
+def hidden_part(check: Check) -> CodeType:
     """The whole check; each statement that is seen may fail without harm, and so may each of the hidden ones."""
     lines = check.source.splitlines()
     begin, end = (next(n for n, line in enumerate(lines, 1) if mark in line) for mark in (BEGIN_HIDDEN, END_HIDDEN))
     tree = _Hidden(range(begin, end)).visit(ast.parse(check.source))
     handler = ast.ExceptHandler(ast.Name("Exception", ast.Load()), None, [ast.Pass()])
     body = [each if isinstance(each, ast.FunctionDef) else ast.Try([each], [handler], [], []) for each in tree.body]
-    return ast.fix_missing_locations(ast.Module(body, []))
+    return compile(ast.fix_missing_locations(ast.Module(body, [])), "<check>", "exec")
 
 
+@cache
 def literal_text(check: Check) -> str:
     """What stands in the check's messages as it is, without what is put into them."""
     hidden = check.source.partition(BEGIN_HIDDEN)[2]
@@ -174,7 +177,7 @@ def given_away(
 
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exec(compile(hidden_part(check), "<check>", "exec"), {**space, name: watched, "tell": tell})
+        exec(hidden_part(check), {**space, name: watched, "tell": tell})
     return found
 
 

@@ -21,6 +21,7 @@ from course_lib.quantization import (
     stochastic_round,
     symmetric_scale,
 )
+from course_lib.quantization.affine import read_back
 
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
@@ -220,3 +221,17 @@ def test_stochastic_rounding_takes_one_of_the_two_neighbours(numbers: list[float
     assert rounded.dtype == torch.float32 and rounded.shape == values.shape
     assert ((rounded / step).frac() == 0).all() and ((rounded - values).abs() < step).all()
     assert torch.equal(stochastic_round(values, step, torch.Generator().manual_seed(seed)), rounded)
+
+
+def test_what_is_read_back_is_what_the_codes_stand_for() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.cat([3 * torch.randn(1000, generator=generator), tensor(0.0, -0.0, 0.25, 0.75, math.inf, -math.inf)])
+    before = values.clone()
+    for zero_point in (0, 3, 15):
+        scale, zero = tensor(0.5), torch.tensor(zero_point, dtype=torch.int32)
+        back = read_back(values, scale, zero, 0, 15)
+        assert torch.equal(back, dequantize(quantize(values, scale, zero, 0, 15), scale, zero))
+        assert torch.equal(values, before)
+    for bad, scale in ((tensor(1.0, math.nan), 1.0), (values, 0.0)):
+        with pytest.raises(ValueError, match="must"):
+            read_back(bad, tensor(scale), ZERO, 0, 15)

@@ -196,7 +196,7 @@ def test_a_feed_that_is_taken_back_leaves_the_cache_as_if_it_had_not_been(
     if accepted:
         feed(plain, tokens[:, before : before + accepted], piece=accepted)
     after = tokens[:, before + accepted : before + accepted + 5]
-    torch.testing.assert_close(feed(undone, after), feed(plain, after), rtol=0, atol=2e-4)
+    torch.testing.assert_close(feed(undone, after), feed(plain, after), rtol=1e-4, atol=2e-4)
     assert undone.quantized == plain.quantized
 
 

@@ -27,9 +27,8 @@ tour: .venv/.course ## the course in two minutes, without a browser
 
 test: export PYTHONDONTWRITEBYTECODE =# the first of some hundred processes to import torch compiles it for all
 test: .venv/.dev lint ## everything that CI runs
-	$(BIN)/course build --check
-	$(BIN)/course build
 	OMP_NUM_THREADS=1 $(PYTEST) --numprocesses=2 --dist=loadscope --ignore=tests/browser
+	$(BIN)/course build
 	OMP_NUM_THREADS=1 SMALLFAST_RESULTS="$(CURDIR)/build/results" $(PYTEST) --numprocesses=2 --dist=loadscope --nbval-lax build/course/source
 	$(PYTEST) tests/browser
 

@@ -549,15 +549,6 @@ grows
 
 
 # %%
-lengths = torch.tensor([len(question) + len(answer) for question, answer in questions])
-asked = torch.tensor([token for question, answer in questions for token in (*question, *answer)])
-places = torch.cat([torch.arange(LENGTH, LENGTH + length) for length in lengths])  # each question follows the text
-number = torch.arange(len(questions)).repeat_interleave(lengths)
-sees = torch.ones(len(asked), LENGTH + len(asked), dtype=torch.bool)
-sees[:, LENGTH:] = (number[:, None] == number).tril()  # all are read at once, and none sees another
-is_answer = torch.cat([torch.arange(length) >= len(question) for length, (question, _) in zip(lengths, questions)])
-
-
 def read(cache):
     """Perplexity of the text, the most likely next tokens, and how many digits of the secrets it tells at the end."""
     guesses = []
@@ -569,17 +560,20 @@ def read(cache):
 
     with torch.inference_mode():
         doubt = perplexity(logits, text, LENGTH)
-        likely = model(asked[None], cache, places, sees)[0].argmax(-1)
-        cache.keep(range(LENGTH))  # forgets the questions, and gives back their memory
-    return doubt, guesses[0], int((likely[:-1] == asked[1:])[is_answer[1:]].sum())
+        right = 0
+        for question, answer in questions:
+            likely = model(torch.tensor([[*question, *answer]]), cache)[0].argmax(-1).tolist()
+            right += sum(told == digit for told, digit in zip(likely[len(question) - 1 :], answer))
+            cache.rollback(LENGTH)
+    return doubt, guesses[0], right
 
 
 def few_bits(**settings):
-    return quantization.QuantizedCache(shape, 1, LENGTH + len(asked), group=GROUP, recent=RECENT, **settings)
+    return quantization.QuantizedCache(shape, 1, LENGTH + 32, group=GROUP, recent=RECENT, **settings)
 
 
 caches = {
-    "float16": KeyValueCache(shape, 1, LENGTH + len(asked), torch.float16),
+    "float16": KeyValueCache(shape, 1, LENGTH + 32, torch.float16),
     "4 bits": few_bits(key_bits=4, value_bits=4),
     "2 bits": few_bits(),
     "2 bits, keys before turning": few_bits(before_rotary=True),
@@ -592,7 +586,7 @@ grows.beside(found["2 bits"][0] / found["float16"][0])
 # %%
 in_memory = {name: 2 * cache.keys.untyped_storage().nbytes() if name == "float16" else cache.nbytes for name, cache in caches.items()}
 rows = []
-digits = int(is_answer.sum())
+digits = sum(len(answer) for _, answer in questions)
 for name, (doubt, guesses, right) in found.items():
     agrees = float((guesses == found["float16"][1]).double().mean())
     rows.append(f"| {name} | {in_memory[name] / 1e6:.2f} | {in_memory['float16'] / in_memory[name]:.1f} | {doubt:.2f} | {agrees:.1%} | {right} of {digits} |")

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from course_lib.decoding.sampling import most_likely
+from course_lib.decoding.sampling import Sampler, most_likely
 
 if TYPE_CHECKING:
-    from course_lib.decoding.sampling import Sampler
     from course_lib.decoding.session import Session
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from course_lib.authoring import COURSE_FOLDER, Lesson
-from course_lib.authoring.release import alembic_on_the_path
+from course_lib.authoring.release import gradebooks_ask_no_command
 
 
 class GradeError(RuntimeError):
@@ -69,7 +69,7 @@ class CourseFolder:
         heard = io.StringIO()
         logger = logging.Logger("course grade", logging.ERROR)
         logger.addHandler(logging.StreamHandler(heard))
-        with alembic_on_the_path(), warnings.catch_warnings():
+        with gradebooks_ask_no_command(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries below nbgrader warn each other, not the instructor
             try:
                 GenerateAssignment(coursedir=directory, config=self.config, log=logger, force=True).start()

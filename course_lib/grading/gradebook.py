@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from course_lib.authoring import Lesson
-from course_lib.authoring.release import alembic_on_the_path
+from course_lib.authoring.release import gradebooks_ask_no_command
 from course_lib.grading.course_folder import CourseFolder, GradeError
 from course_lib.grading.ledger import replace
 from course_lib.grading.rebuild import OWN_CELLS
@@ -32,7 +32,7 @@ class GradebookWriter:
 
         self._course = course
         try:
-            with alembic_on_the_path():
+            with gradebooks_ask_no_command():
                 self._gradebook: Any = Gradebook(course.database, course.course_id)
             if course.database.startswith("sqlite"):
                 self._patient()

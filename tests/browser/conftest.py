@@ -15,7 +15,7 @@ from queue import Empty, Queue
 from typing import NamedTuple
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"
@@ -138,25 +138,32 @@ def _address(process: subprocess.Popen[str], lines: "Queue[str]") -> str:
     raise AssertionError(f"`course lab` printed no address. It said:\n{said}")
 
 
-@pytest.fixture
-def screen(chromium: str) -> Iterator[Screen]:
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Browser]:
+    """One Chromium for all tests; each opens pages of its own in it, which share nothing."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         )
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(MILLISECONDS_TO_APPEAR)
-        expect.set_options(timeout=MILLISECONDS_TO_APPEAR)
-        page.add_init_script(WATCH)
-        faults: list[str] = []
-        page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
-
-        def dismiss(dialog) -> None:
-            faults.append(f"dialog: {dialog.message}")
-            dialog.dismiss()
-
-        page.on("dialog", dismiss)
-        shown = Screen(page, faults)
-        yield shown
-        shown.keep("last")  # also when the test failed, to see what was there instead
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def screen(browser: Browser) -> Iterator[Screen]:
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(MILLISECONDS_TO_APPEAR)
+    expect.set_options(timeout=MILLISECONDS_TO_APPEAR)
+    page.add_init_script(WATCH)
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
+
+    def dismiss(dialog) -> None:
+        faults.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
+    shown = Screen(page, faults)
+    yield shown
+    shown.keep("last")  # also when the test failed, to see what was there instead
+    page.close()

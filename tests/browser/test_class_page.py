@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from course_lib.authoring import find_lessons, read_lesson
 from course_lib.grading.class_page import class_page
@@ -21,18 +21,16 @@ def sample() -> SampleClass:
 
 
 @pytest.fixture
-def opened(chromium: str) -> Iterator[Page]:
+def opened(browser: Browser) -> Iterator[Page]:
     """A browser's page; the test fails when a script of it fails, or the browser refuses something."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1300, "height": 900})
-        faults: list[str] = []
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda request: None if request.url.startswith("file:") else faults.append(request.url))
-        yield page
-        browser.close()
-        assert faults == []
+    page = browser.new_page(viewport={"width": 1300, "height": 900})
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: None if request.url.startswith("file:") else faults.append(request.url))
+    yield page
+    page.close()
+    assert faults == []
 
 
 def test_table_of_students_sorts_and_searches(opened: Page, sample: SampleClass, tmp_path: Path) -> None:

@@ -16,16 +16,22 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS_TO_RUN = 600  # a hang is a fault; how long a lesson takes is not asserted here
 
 
-@pytest.fixture(scope="module")
-def lesson():
-    """A short lesson with plots, its instructor notebook built: it runs twice here, once for nbgrader's Validate."""
-    build(ROOT)
-    return read_lesson(next(path for path in find_lessons(ROOT) if path.stem == "04_patterns_and_hardware"))
+@pytest.fixture
+def solved(tmp_path):
+    """A short lesson with plots, and its instructor notebook: it runs twice here, once for nbgrader's Validate."""
+    path = next(path for path in find_lessons(ROOT) if path.stem == "04_patterns_and_hardware")
+    copy = tmp_path / "course" / path.relative_to(ROOT)
+    copy.parent.mkdir(parents=True)
+    shutil.copyfile(path, copy)
+    build(tmp_path / "course")
+    lesson = read_lesson(path)
+    return lesson, tmp_path / "course" / COURSE_FOLDER / "source" / lesson.chapter / f"{lesson.name}.ipynb"
 
 
-def test_a_solved_lesson_runs_to_its_end_and_validates_without_a_warning(lab, screen, lesson):
+def test_a_solved_lesson_runs_to_its_end_and_validates_without_a_warning(lab, screen, solved):
+    lesson, notebook = solved
     page, place = screen.page, Path(lesson.chapter) / f"{lesson.name}.ipynb"
-    shutil.copy(ROOT / COURSE_FOLDER / "source" / place, lab.work / place)
+    shutil.copy(notebook, lab.work / place)
 
     page.goto(lab.address)
     link = page.get_by_role("link", name=lesson.title, exact=True).first

@@ -5,7 +5,9 @@ import logging
 import os
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -217,6 +219,20 @@ def test_damaged_gradebook_is_one_clear_line(folder: CourseFolder) -> None:
     (folder.root / "gradebook.db").write_bytes(b"this is no database, but a text that is long enough" * 100)
     with pytest.raises(GradeError, match="cannot be used .* Cure: bring back a copy"):
         GradebookWriter(folder)
+
+
+def test_new_gradebook_notes_the_version_that_nbgraders_own_command_tells(folder: CourseFolder, monkeypatch) -> None:
+    from nbgrader.api import get_alembic_version
+
+    path = folder.root / "gradebook.db"
+    path.unlink()
+    with monkeypatch.context() as without_commands:
+        without_commands.setenv("PATH", "")
+        with GradebookWriter(folder):
+            pass
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [(get_alembic_version(),)]
 
 
 def test_environment_is_left_as_it_was(folder: CourseFolder, lesson: Lesson) -> None:

@@ -1,6 +1,7 @@
 """Odd but honest notebooks earn full marks, graded as a class is (boxed) and as `course check` does (not boxed)."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def graded(request: pytest.FixtureRequest, course: Path, lesson: Lesson) -> Iter
     boxed = request.param == "boxed"
     if boxed and NO_BOX:
         pytest.skip(f"no sandbox here: {NO_BOX}")
-    lessons = [lesson, *map(read_lesson, find_lessons(ROOT))]
+    lessons = [lesson, *_lessons_of_the_corpus()]
     with Checker(lessons, boxed=boxed) as checker:
 
         def grade(honest: Honest, folder: Path) -> NotebookResult:
@@ -39,6 +40,12 @@ def graded(request: pytest.FixtureRequest, course: Path, lesson: Lesson) -> Iter
             return checker.check(read_submission(path, own), own, only=only)
 
         yield grade
+
+
+@cache
+def _lessons_of_the_corpus() -> list[Lesson]:
+    named = {honest.lesson for honest in NOTEBOOKS}
+    return [read_lesson(path) for path in find_lessons(ROOT) if path.stem in named]
 
 
 @pytest.fixture(scope="module")

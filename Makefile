@@ -25,14 +25,14 @@ lab: .venv/.course ## install what is missing, prepare work/, open JupyterLab on
 tour: .venv/.course ## the course in two minutes, without a browser
 	@$(BIN)/course tour
 
-# The longest files first, a file to a worker that has none left; the third has something to do while others wait for a program.
-PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses=3 --dist=loadscope --no-loadscope-reorder
+# A worker takes a file when it has none left. Of tests a third one has something to do while others wait for a program.
+PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) --dist=loadscope --no-loadscope-reorder --numprocesses
 
 test: export PYTHONDONTWRITEBYTECODE =# the first of some hundred processes to import torch compiles it for all
 test: .venv/.dev lint ## everything that CI runs
-	$(PARALLEL) tests/lessons tests/grading tests/browser tests
+	$(PARALLEL)=3 tests/lessons tests/grading tests/browser tests
 	$(BIN)/course build
-	SMALLFAST_RESULTS="$(CURDIR)/build/results" $(PARALLEL) --nbval-lax build/course/source
+	SMALLFAST_RESULTS="$(CURDIR)/build/results" $(PARALLEL)=2 --nbval-lax build/course/source
 
 lint: .venv/.dev ## style and types
 	$(BIN)/ruff check .

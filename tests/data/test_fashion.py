@@ -3,7 +3,6 @@ import shutil
 
 import pytest
 import torch
-import torchvision
 
 from course_lib.data import CLASSES, DataError, Split, fashion_mnist
 from course_lib.data.fashion import _EMBEDDED, MEAN, STD, _load
@@ -33,6 +32,8 @@ def test_the_course_carries_ten_thousand_training_and_test_images_in_twelve_mega
 
 
 def test_test_images_are_those_that_torchvision_reads(tmp_path):
+    import torchvision
+
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for kind in ("images-idx3", "labels-idx1"):

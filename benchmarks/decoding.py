@@ -27,7 +27,7 @@ import transformers
 from torch import Tensor
 
 from course_lib.data.documentation import passages
-from course_lib.data.writing_tasks import KINDS, writing_tasks
+from course_lib.data.writing_tasks import KINDS, WritingTask, writing_tasks
 from course_lib.decoding.engine import Engine, Weights, Work
 from course_lib.decoding.generation import generate
 from course_lib.decoding.reference import AdaptiveCopier, Copier, FixedCopier, call_costs, decode_by_copying
@@ -309,7 +309,7 @@ class Way(NamedTuple):
 
 def copying_part(path: Path, readable: Llama, tokenizer: Tokenizer, quick: bool) -> list[str]:
     """Copying beside prompt lookup: on the engine, and in PyTorch beside transformers', each beside plain decoding."""
-    limit, rounds, per_kind, threads = (16, 1, 1, 1) if quick else (128, 5, 3, 2)
+    limit, rounds, most, threads = (16, 1, 1, 1) if quick else (128, 5, None, 2)
     torch.set_num_threads(threads)
     engine, theirs = Engine.from_gguf(path, "file", threads), transformers_llama(readable, torch.float32)
     begun = tokenizer.encode(passages("calibration")[:1000])
@@ -350,8 +350,9 @@ def copying_part(path: Path, readable: Llama, tokenizer: Tokenizer, quick: bool)
     }
     ways = {name: Way(write, {}, {}) for name, write in writers.items()}
     load = load_average()
-    for kind in KINDS:
-        for number, task in enumerate([task for task in writing_tasks("report") if task.kind == kind][:per_kind]):
+    asked = {kind: [task for task in writing_tasks("report") if task.kind == kind][:most] for kind in KINDS}
+    for kind, tasks in asked.items():
+        for number, task in enumerate(tasks):
             prompt = tokenizer.chat([{"role": "user", "content": task.request}])
             times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
             plain: list[int] = []
@@ -374,7 +375,7 @@ def copying_part(path: Path, readable: Llama, tokenizer: Tokenizer, quick: bool)
                 medians = tuple(statistics.median(values) for values in zip(*times[name], strict=True))
                 way.seconds.setdefault(kind, []).append(medians)  # type: ignore[arg-type]
     return [
-        *copying_tables(ways, per_kind, limit, threads, costs),
+        *copying_tables(ways, asked, limit, threads, costs),
         f"Load average before: {load:.1f}, after: {load_average():.1f}.",
         "",
     ]
@@ -391,13 +392,14 @@ def stopwatch(steps: Iterator[list[int]], apart: bool) -> tuple[float, float, li
 
 
 def copying_tables(
-    ways: dict[str, Way], per_kind: int, limit: int, threads: int, costs: dict[str, list[float]]
+    ways: dict[str, Way], asked: dict[str, list[WritingTask]], limit: int, threads: int, costs: dict[str, list[float]]
 ) -> list[str]:
     """How much faster than its own plain decoding each way is: writing alone, and with the reading of the prompt."""
     lines = [
         "## Copying from the prompt",
         "",
-        f"{per_kind} requests of each kind, none of which a setting was chosen with; at most {limit} tokens, greedy, "
+        f"Requests: {', '.join(f'{len(tasks)} {kind}' for kind, tasks in asked.items())}; no setting was chosen with "
+        f"any of them. At most {limit} tokens, greedy, "
         f"{threads} threads. Each way of decoding is compared with plain decoding of the same model by the same "
         "program; on the engine every text is equal token for token. *Writing*: without the time to the first token, "
         f"which is the same for all ways; *all*: with it. Prompt lookup copies {LOOKUP} tokens from the first place "

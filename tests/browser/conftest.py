@@ -138,15 +138,18 @@ def _address(process: subprocess.Popen[str], lines: "Queue[str]") -> str:
     raise AssertionError(f"`course lab` printed no address. It said:\n{said}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
-    """One Chromium for all tests; each opens pages of its own in it, which share nothing."""
+    """One Chromium for the tests of a file; each opens pages of its own in it, which share nothing.
+
+    Not for longer: an event loop of Playwright's runs as long as it is there, in the thread of all tests.
+    """
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
+        started = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         )
-        yield browser
-        browser.close()
+        yield started
+        started.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 PROGRAM = """
-import sys
 from course_lib.grading.large_pages import bytes_in_large_pages, use_large_pages
 numbers = [bytearray(str(i).encode() * 200_000) for i in range(60)]
 before = bytes_in_large_pages()

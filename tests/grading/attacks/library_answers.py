@@ -23,13 +23,13 @@ def finds_nothing(name: str, tries: str, deed: str, refusals: str = "OSError") -
 
 SCAN = """
 import ctypes, hashlib, re
-beginning, digest, still_there = bytes(BEGINNING), DIGEST, ctypes.CDLL(None).madvise
+beginning, digest, advise = bytes(BEGINNING), DIGEST, ctypes.CDLL(None).madvise
 for line in open("/proc/self/maps").read().splitlines():
     place, rights, _, _, node = line.split()[:5]
     start, end = (int(each, 16) for each in place.split("-"))
     if not rights.startswith("rw") or end - start > 2**28 or "[stack]" in line or node != "0":
         continue
-    if still_there(ctypes.c_void_p(start), ctypes.c_size_t(end - start), 0):  # what held the list is given back
+    if advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), 0):  # fails on what was given back meanwhile
         continue
     piece = (ctypes.c_char * (end - start)).from_address(start)  # in place: copies would move the end of the heap
     for found in re.finditer(re.escape(beginning), piece):

@@ -14,7 +14,7 @@ define install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help lab tour test lint build bench constraints picture
+.PHONY: help lab tour test lint collect build bench constraints picture
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -29,8 +29,9 @@ tour: .venv/.course ## the course in two minutes, without a browser
 PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) --dist=loadscope --no-loadscope-reorder --numprocesses
 
 test: export PYTHONDONTWRITEBYTECODE =# the first of some hundred processes to import torch compiles it for all
-test: .venv/.dev lint ## everything that CI runs
-	$(PARALLEL)=3 tests/lessons tests/grading tests/browser tests
+test: .venv/.dev ## everything that CI runs
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync lint collect
+	$(PARALLEL)=3 tests/lessons tests/grading tests/browser tests/zoo tests
 	$(BIN)/course build
 	SMALLFAST_RESULTS="$(CURDIR)/build/results" $(PARALLEL)=2 --nbval-lax build/course/source
 
@@ -38,6 +39,10 @@ lint: .venv/.dev ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Once, while types are checked, the interpreter compiles what the tests import, and not in all workers at the same time.
+collect: .venv/.dev
+	@$(PYTEST) --collect-only -qqq --disable-warnings tests
 
 build: .venv/.course ## the lessons in solutions/ become notebooks
 	@$(BIN)/course build

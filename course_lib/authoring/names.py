@@ -4,13 +4,14 @@ import ast
 import builtins
 import symtable
 from collections.abc import Iterator
+from functools import lru_cache
 
 _BUILTINS = frozenset(dir(builtins)) | {"__name__", "__file__", "__doc__", "get_ipython", "display"}
 
 
 def bound_names(source: str) -> set[str]:
     """The names that running `source` as a cell defines: assignments, imports, functions, classes, loop variables."""
-    return _bound(symtable.symtable(source, "<cell>", "exec"))
+    return set(_names_of(source)[0])
 
 
 def _bound(table: symtable.SymbolTable) -> set[str]:
@@ -21,11 +22,18 @@ def _bound(table: symtable.SymbolTable) -> set[str]:
 
 def free_names(source: str) -> set[str]:
     """The names that `source` looks up but neither defines itself nor finds among Python's builtins."""
+    return set(_names_of(source)[1])
+
+
+@lru_cache(maxsize=1000)  # a lesson's cells are asked for again with every exercise, a class's with every learner
+def _names_of(source: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The bound names, and the free ones."""
     table = symtable.symtable(source, "<cell>", "exec")
+    bound = _bound(table)
     needed = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
     for inner in _inner(table):
         needed |= {symbol.get_name() for symbol in inner.get_symbols() if symbol.is_global() and symbol.is_referenced()}
-    return needed - _bound(table) - _BUILTINS
+    return frozenset(bound), frozenset(needed - bound - _BUILTINS)
 
 
 def _inner(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:

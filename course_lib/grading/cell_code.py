@@ -4,6 +4,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
+from functools import lru_cache
 
 from course_lib.authoring.names import bound_names, free_names
 from course_lib.grading.magics import plain_python
@@ -41,12 +42,17 @@ def bound_in(source: str) -> set[str]:
 
 def free_in(source: str) -> set[str]:
     """The names that a cell needs from before it: also those that only its functions assign, by `global`."""
+    return set(_free_in(source))
+
+
+@lru_cache(maxsize=1000)  # what one exercise builds on is looked for in all cells, and so is what the next one does
+def _free_in(source: str) -> frozenset[str]:
     declared: set[str] = set()
     bound: set[str] = set()
     for statement in statements_of(source):
         declared |= _declared_global(statement)
         bound |= _bound_outside_functions(statement)
-    return _names_of(free_names, source) | (declared - bound)
+    return frozenset(_names_of(free_names, source) | (declared - bound))
 
 
 def _names_of(kind: Callable[[str], set[str]], source: str) -> set[str]:

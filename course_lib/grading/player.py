@@ -413,6 +413,7 @@ def load_library(packages: Iterable[str], imports: Iterable[str], once: bool = F
             imported(source)
     import torch
 
+    importlib.import_module("numpy.random")  # numpy loads it when it is asked for a seed
     if once:
         importlib.import_module("torch._dynamo")  # by a first optimizer step: each player would pay for it
     torch.ones(1).add(1)  # so torch looks up the processor, in files that a player no longer sees

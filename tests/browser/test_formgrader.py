@@ -105,6 +105,8 @@ def test_formgrader_shows_the_scores_and_takes_a_mark(graded, server, screen):
     box = page.locator("input.score")
     expect(box).to_have_count(4)
     expect(page.get_by_text("A hidden check counts the survivors").first).to_be_visible()
+    # Until the page has fetched the grades nothing hears a change of a field; then it says what is there otherwise.
+    expect(page.locator("input.extra-credit").last).to_have_attribute("placeholder", "0")
     with page.expect_response(lambda response: "/api/grade/" in response.url and response.request.method == "PUT"):
         box.last.fill("1.5")
         box.last.blur()

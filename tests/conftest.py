@@ -1,0 +1,21 @@
+"""For all tests: what they import stays, so the garbage collector need not visit it again and again."""
+
+import gc
+from collections.abc import Generator
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect the tests without it, leave what is there then out of its sight, and call it less often afterwards.
+
+    A tenth of the tests' time was its.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(20_000)
+        gc.enable()

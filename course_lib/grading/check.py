@@ -91,6 +91,8 @@ class Checker:
     def start(self) -> None:
         """Start the referee now, for the first notebook to wait less."""
         imports = [plain_python(lesson.imports) for lesson in self._lessons]
+        if any(map(_trains, self._lessons)):
+            imports.append("import torch._dynamo")  # a first optimizer step does: each player would pay for it
         self._process = self._process or JudgingProcess(self._packages, imports, self._boxed, self._functions)
 
     def close(self) -> None:
@@ -180,6 +182,13 @@ class _File:
         self.verdicts = {check.grade_id: message for check in self.exercise.checks}
         self.message = message
         self.flag = flag
+
+
+def _trains(lesson: Lesson) -> bool:
+    """Whether an exercise of the lesson may come to an optimizer."""
+    exercises = lesson.exercises
+    texts = [text for each in exercises for text in (each.reference.source, *(check.source for check in each.checks))]
+    return any("optim" in text for text in texts)
 
 
 def _task(submission: Submission, lesson: Lesson, file: _File) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ They come as JSON lines on standard input, events go out as JSON lines on what w
 never runs here, but in a player that this process has asked for.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -21,7 +22,10 @@ def main() -> None:
     limit_memory(order["memory"])
     try:
         with Players(order["packages"], order["imports"], order["boxed"], order["functions"]) as players:
+            gc.disable()  # what is imported stays
             case = importlib.import_module("course_lib.grading.case")  # imports torch, while the players' process does
+            gc.freeze()
+            gc.enable()
             for line in sys.stdin:
                 case.work(json.loads(line), players, tell)
     except PlayersError as error:

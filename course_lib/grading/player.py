@@ -394,13 +394,12 @@ def serve(stream: socket.socket, modules: Modules, emptied: Emptied) -> None:
                     return
 
 
-def load_library(packages: Iterable[str], imports: Iterable[str], once: bool = False) -> None:
+def load_library(packages: Iterable[str], imports: Iterable[str]) -> None:
     """Import all that answers may import from the library, because its files are covered later.
 
     Args:
         packages: of the library, by name.
         imports: imports cells.
-        once: many players come from this process, so what takes long is loaded here for all of them.
     """
     for package in packages:
         module = importlib.import_module(package)
@@ -414,8 +413,6 @@ def load_library(packages: Iterable[str], imports: Iterable[str], once: bool = F
     import torch
 
     importlib.import_module("numpy.random")  # numpy loads it when it is asked for a seed
-    if once:
-        importlib.import_module("torch._dynamo")  # by a first optimizer step: each player would pay for it
     torch.ones(1).add(1)  # so torch looks up the processor, in files that a player no longer sees
 
 
@@ -439,11 +436,13 @@ def main() -> None:
     *ordered, imports = Channel(control).receive()
     order = Order(*ordered)
     nowhere = os.open(os.devnull, os.O_RDWR)
+    gc.disable()  # what is imported stays
     try:
-        load_library(order.packages, imports, once=order.mode == "box")
+        load_library(order.packages, imports)
     except BaseException as error:
         Channel(control).send(["broken", explain(error)])
         return
+    gc.enable()
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
     Channel(control).send(["ready"])

@@ -31,6 +31,7 @@ class AnswerKey:
 
     def __init__(self, functions: Iterable[str]) -> None:
         self._bodies: dict[str, dict[Place, CodeType]] = {}
+        self._without: dict[str, bytes] = {}
         self.emptied: dict[Path, str] = {}
         for dotted in dict.fromkeys(functions):
             reference = find_reference(dotted)
@@ -49,11 +50,13 @@ class AnswerKey:
 
     def without(self, dotted: str) -> bytes:
         """What `player.fill` needs to complete the library but for the exercise `dotted`."""
-        others = {name: bodies for name, bodies in self._bodies.items() if name != dotted}
-        withheld = self._bodies.get(dotted, {})
-        return marshal.dumps(
-            [(p, code) for bodies in others.values() for p, code in bodies.items() if p not in withheld]
-        )
+        if dotted not in self._without:
+            others = [bodies for name, bodies in self._bodies.items() if name != dotted]
+            withheld = self._bodies.get(dotted, {})
+            self._without[dotted] = marshal.dumps(
+                [(place, code) for bodies in others for place, code in bodies.items() if place not in withheld]
+            )
+        return self._without[dotted]
 
 
 def _functions(reference: Reference) -> Iterator[tuple[ast.FunctionDef, tuple[int, int]]]:

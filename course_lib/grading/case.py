@@ -2,18 +2,20 @@
 
 import importlib
 import signal
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from course_lib.grading.channel import Gone, OutOfTime
 from course_lib.grading.conversation import Referee
 from course_lib.grading.misconceptions import Outcome, behaviour, read_bank, recognise, record
-from course_lib.grading.player import explain, imported, library_message, library_networks, shortened
+from course_lib.grading.player import Modules, explain, imported, library_message, library_networks, shortened
 from course_lib.grading.players import PREPARING, Players, PlayersError
 from course_lib.grading.referee import CHECK, run_check
 from course_lib.grading.snapshot import Snapshot
@@ -55,7 +57,7 @@ class Case:
         self.exercise, self.name, self.timeout = exercise, exercise["name"], job["timeout"]
         self.imports, self.players, self.names = job["imports"], players, names
         self._tell = tell
-        self.modules = known_modules(library_networks(players.packages))
+        self.modules = _networks(tuple(players.packages), len(sys.modules))
         self.referee: Referee | None = None
         self.number = 0
 
@@ -190,6 +192,12 @@ class Case:
     def _seeded(self, *inputs: Any, **options: Any) -> Any:
         self._begin(self.timeout)
         return self._call(*inputs, **options)
+
+
+@lru_cache(maxsize=1)
+def _networks(packages: tuple[str, ...], loaded: int) -> Modules:
+    """The networks that both sides know; looked for again when another number of modules is loaded."""
+    return known_modules(library_networks(packages))
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,7 @@ class Known:
             self.add(str(value.dtype))
             if value.layout == torch.strided:
                 self._numbers.update(value.detach().flatten().double().tolist())
-                if value.dtype == torch.bool:
-                    self.words.add(str(value.tolist()))
+                self.words.add(str(value.tolist()))
         elif isinstance(value, np.ndarray):
             self.add(torch.from_numpy(np.array(value)))
         elif isinstance(value, BaseException | nn.Module):
